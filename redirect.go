@@ -124,25 +124,59 @@ func (r *Redirect) CacheAge() (seconds int, err error) {
 
 // Parsed is a redirect taken apart.
 type Parsed struct {
-	From   From
-	Regexp *regexp.Regexp // nil without Regex
-	To     To             // meaningful where the redirect has a To
+	From     From
+	Regexp   *regexp.Regexp // nil without Regex
+	To       To             // meaningful where the redirect has a To
+	CacheAge int            // as [Redirect.CacheAge]
 }
 
-// Parse reads from, regex and to. Its errors have no position.
+// Parse takes r apart and reports all that is wrong with it by itself, each
+// error with its Field and at r.Source. What needs other rules to be seen
+// (duplicates, cycles) is [fingerpost/redirect.Compile]'s.
 func (r *Redirect) Parse() (Parsed, error) {
 	var p Parsed
+	var errs []error
+	bad := func(code, field, message, hint string) {
+		errs = append(errs, &Error{Code: code, Field: field, Message: message, Hint: hint, At: r.Source})
+	}
+	wrap := func(err error) {
+		for _, e := range Errors(err) {
+			bad(e.Code, e.Field, e.Message, e.Hint)
+		}
+	}
+	var err error
+	if err = r.parseURLs(&p); err != nil {
+		wrap(err)
+	}
+	if p.CacheAge, err = r.CacheAge(); err != nil {
+		wrap(err)
+	}
+	r.checkFields(bad)
+	if r.When != nil {
+		r.When.check(bad)
+	}
+	return p, errors.Join(errs...)
+}
+
+// Validate reports all that is wrong with r by itself.
+func (r *Redirect) Validate() error {
+	_, err := r.Parse()
+	return err
+}
+
+// parseURLs reads from, regex and to.
+func (r *Redirect) parseURLs(p *Parsed) error {
 	var err error
 	if p.From, err = ParseFrom(r.From); err != nil {
-		return p, err
+		return err
 	}
 	declared := p.From.Captures()
 	if r.Regex != "" {
 		if i := strings.IndexAny(strings.TrimPrefix(strings.TrimPrefix(r.From, "https://"), "http://"), "/?"); i >= 0 {
-			return p, &Error{Code: "bad_from", Field: "from", Message: "from " + strconv.Quote(r.From) + " has a path or query beside regex", Hint: "with regex, from holds only the host"}
+			return &Error{Code: "bad_from", Field: "from", Message: "from " + strconv.Quote(r.From) + " has a path or query beside regex", Hint: "with regex, from holds only the host"}
 		}
 		if p.Regexp, err = CompileRegex(r.Regex, r.IgnoreCase); err != nil {
-			return p, err
+			return err
 		}
 		declared = slices.DeleteFunc(declared, func(s string) bool { return s == "splat" })
 		for i, name := range p.Regexp.SubexpNames() {
@@ -154,7 +188,7 @@ func (r *Redirect) Parse() (Parsed, error) {
 				continue
 			}
 			if slices.Contains(declared, name) || name == "splat" {
-				return p, &Error{Code: "bad_regex", Field: "regex", Message: "regex " + strconv.Quote(r.Regex) + " cannot have a group named " + name, Hint: "give each group a name of its own; splat and sub are taken"}
+				return &Error{Code: "bad_regex", Field: "regex", Message: "regex " + strconv.Quote(r.Regex) + " cannot have a group named " + name, Hint: "give each group a name of its own; splat and sub are taken"}
 			}
 			declared = append(declared, name)
 		}
@@ -162,7 +196,7 @@ func (r *Redirect) Parse() (Parsed, error) {
 	if r.To != "" {
 		p.To, err = ParseTo(r.To, declared)
 	}
-	return p, err
+	return err
 }
 
 // CompileRegex compiles a Redirect.Regex.
@@ -190,22 +224,8 @@ func CompileRegex(s string, ignoreCase bool) (*regexp.Regexp, error) {
 var reservedHeaders = []string{"Location", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "Trailer", "TE",
 	"Date", "Content-Type", "Cache-Control", "Vary", "Strict-Transport-Security", "Alt-Svc"}
 
-// Validate reports all that is wrong with r by itself, each error with its
-// Field and at r.Source. What needs other rules to be seen (duplicates, cycles)
-// is [fingerpost/redirect.Compile]'s.
-func (r *Redirect) Validate() error {
-	var errs []error
-	bad := func(code, field, message, hint string) {
-		errs = append(errs, &Error{Code: code, Field: field, Message: message, Hint: hint, At: r.Source})
-	}
-	wrap := func(err error) {
-		for _, e := range Errors(err) {
-			bad(e.Code, e.Field, e.Message, e.Hint)
-		}
-	}
-	if _, err := r.Parse(); err != nil {
-		wrap(err)
-	}
+// checkFields checks what is neither a URL nor a condition.
+func (r *Redirect) checkFields(bad func(code, field, message, hint string)) {
 	switch status := r.StatusOrDefault(); status {
 	case 301, 302, 303, 307, 308:
 		if r.To == "" {
@@ -231,9 +251,6 @@ func (r *Redirect) Validate() error {
 	default:
 		bad("bad_value", "trailingSlash", "trailingSlash "+strconv.Quote(r.TrailingSlash)+" is unknown", "one of ignore, strict")
 	}
-	if _, err := r.CacheAge(); err != nil {
-		wrap(err)
-	}
 	if r.Priority < -1<<30 || r.Priority > 1<<30 {
 		bad("bad_value", "priority", "priority is out of range", "between -1073741824 and 1073741824")
 	}
@@ -248,13 +265,10 @@ func (r *Redirect) Validate() error {
 			bad("bad_header", "headers", "header "+name+" cannot be set by a rule", "use the field that stands for it: to, cache, or the host's hsts")
 		}
 	}
-	if r.When != nil {
-		r.When.validate(bad)
-	}
-	return errors.Join(errs...)
 }
 
-func (w *When) validate(bad func(code, field, message, hint string)) {
+// check reports what is wrong with w.
+func (w *When) check(bad func(code, field, message, hint string)) {
 	for _, m := range w.Methods {
 		if !httpguts.ValidHeaderFieldName(m) || m != strings.ToUpper(m) {
 			bad("bad_when", "when.methods", "method "+strconv.Quote(m)+" is not one", "in upper case: GET, POST, …")

@@ -62,4 +62,8 @@ type Answer struct {
 	// Rule identifies the rule behind ByRule, Loop and BadTarget by its host
 	// pattern and id.
 	Rule RuleRef
+
+	forms   []form
+	depends []dependency
+	scratch []byte
 }

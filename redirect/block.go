@@ -1,0 +1,351 @@
+package redirect
+
+import (
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strings"
+
+	"fingerpost"
+)
+
+// hostBuilder sorts the rules of one host form by how they are found, and
+// writes the host's block.
+type hostBuilder struct {
+	*builder
+	exact, fold    map[string]*pathRules // literal paths; fold in lower case
+	trie, foldTrie *node                 // patterns and prefixes
+	regexRules     []*rule
+	others         uint64 // the smallest rank of a rule that is not literal
+	flags          uint64
+	entries        []entry // of the host's own index
+	nodes          uint32
+}
+
+// pathRules are the rules of one literal path. Those that ask for a certain
+// value of a query key are indexed by it, so that any number of
+// /index.php?id=… costs one probe for each key of the request.
+type pathRules struct {
+	rules   []*rule
+	byQuery map[string][]*rule
+}
+
+// node is a node of the trie over path segments.
+type node struct {
+	ends     []*rule // patterns that end here
+	folders  []*rule // those that go on with /*
+	prefixes map[string][]*rule
+	name     *node            // the child for :name
+	children map[string]*node // literal segments
+}
+
+func (h *hostBuilder) add(r *rule) {
+	if r.class != literal {
+		h.others = min(h.others, uint64(r.rank))
+	}
+	if r.source.When.Conditions() > 0 && (varyOf(r.source.When) != "" || isPrivate(r.source.When)) {
+		h.flags |= hostDepends
+	}
+	fold := r.source.IgnoreCase
+	switch r.class {
+	case regex:
+		h.flags |= hostRegex
+		h.regexRules = append(h.regexRules, r)
+	case literal:
+		paths := &h.exact
+		if fold {
+			paths = &h.fold
+		}
+		h.addLiteral(paths, r)
+	default:
+		root := &h.trie
+		if fold {
+			root = &h.foldTrie
+		}
+		h.addPattern(root, r)
+	}
+}
+
+func (h *hostBuilder) addLiteral(paths *map[string]*pathRules, r *rule) {
+	if *paths == nil {
+		*paths = map[string]*pathRules{}
+	}
+	from := &r.parsed.From
+	key := strings.TrimSuffix(from.Path(), "/")
+	if key == "" {
+		key = "/"
+	}
+	if r.source.IgnoreCase {
+		key = strings.ToLower(key)
+	}
+	p := (*paths)[key]
+	if p == nil {
+		p = &pathRules{}
+		(*paths)[key] = p
+	}
+	i := slices.IndexFunc(from.Query, func(c fingerpost.QueryCond) bool { return c.HasValue })
+	if i < 0 {
+		p.rules = append(p.rules, r)
+		return
+	}
+	h.flags |= hostQueryIndex
+	if p.byQuery == nil {
+		p.byQuery = map[string][]*rule{}
+	}
+	byQuery := string(appendQueryKey(nil, key, from.Query[i].Key, from.Query[i].Value))
+	p.byQuery[byQuery] = append(p.byQuery[byQuery], r)
+}
+
+// appendQueryKey makes the key of a rule that is indexed by query.
+func appendQueryKey(dst []byte, path, key, value string) []byte {
+	dst = append(append(dst, path...), 0)
+	dst = append(append(dst, key...), 0)
+	return append(dst, value...)
+}
+
+func (h *hostBuilder) addPattern(root **node, r *rule) {
+	if *root == nil {
+		*root = &node{}
+	}
+	n := *root
+	text := func(s string) string {
+		if r.source.IgnoreCase {
+			return strings.ToLower(s)
+		}
+		return s
+	}
+	for _, seg := range r.parsed.From.Segments {
+		if seg.Name != "" {
+			if n.name == nil {
+				n.name = &node{}
+			}
+			n = n.name
+			continue
+		}
+		if n.children == nil {
+			n.children = map[string]*node{}
+		}
+		key := text(seg.Literal)
+		child := n.children[key]
+		if child == nil {
+			child = &node{}
+			n.children[key] = child
+		}
+		n = child
+	}
+	switch r.parsed.From.Tail {
+	case fingerpost.TailFolder:
+		n.folders = append(n.folders, r)
+	case fingerpost.TailPrefix:
+		if n.prefixes == nil {
+			n.prefixes = map[string][]*rule{}
+		}
+		key := text(r.parsed.From.Prefix)
+		n.prefixes[key] = append(n.prefixes[key], r)
+	default:
+		n.ends = append(n.ends, r)
+	}
+}
+
+// write appends all records of the host but its own to the arena, and gives
+// that one.
+func (h *hostBuilder) write(in *hostInput) []byte {
+	h.writeLiterals(spaceExact, h.exact)
+	h.writeLiterals(spaceFold, h.fold)
+	var tries []byte
+	for _, t := range []struct {
+		root *node
+		flag uint64
+	}{{h.trie, hostTrie}, {h.foldTrie, hostFoldTrie}} {
+		if t.root != nil {
+			h.flags |= t.flag
+			at, _ := h.writeNode(nil, t.root)
+			tries = appendOffset(tries, at)
+		}
+	}
+	if len(h.exact) > 0 {
+		h.flags |= hostExact
+	}
+	if len(h.fold) > 0 {
+		h.flags |= hostFold
+	}
+	regexes := []byte(nil)
+	if len(h.regexRules) > 0 {
+		regexes = h.appendGroup(nil, h.regexRules)
+	}
+	var settings []byte
+	if in.settings != nil {
+		h.flags |= hostDeclared
+		h.table.flags |= tableDeclared
+		settings = h.appendSettings(nil, in.settings)
+	}
+	var x index
+	h.table.arena, x = appendIndex(h.table.arena, h.entries)
+
+	rec := binary.AppendUvarint(nil, spaceHost)
+	rec = appendString(rec, in.name)
+	rec = binary.AppendUvarint(rec, h.flags)
+	rec = append(rec, settings...)
+	rec = binary.AppendUvarint(rec, h.others)
+	rec = binary.AppendUvarint(rec, x.n)
+	rec = appendOffset(rec, x.at)
+	rec = append(rec, tries...)
+	return append(rec, regexes...)
+}
+
+func (h *hostBuilder) appendSettings(rec []byte, s *fingerpost.Host) []byte {
+	policy := byte(policyAllowAll)
+	switch s.HTTPS {
+	case fingerpost.RedirectToHTTPS:
+		policy = policyRedirect
+	case fingerpost.HTTPSOnly:
+		policy = policyHTTPSOnly
+	}
+	rec = append(rec, policy)
+	hsts := ""
+	if s.HSTS != nil {
+		hsts = s.HSTS.String()
+	}
+	rec = appendString(rec, hsts)
+	fallback := s.FallbackRedirect()
+	if fallback == nil {
+		return binary.AppendUvarint(rec, 0)
+	}
+	fallback.ID = FallbackID
+	r := &rule{source: fallback, class: pattern}
+	r.parsed, _ = fallback.Parse() // Host.Validate has seen it
+	return appendString(rec, h.appendRule(nil, r))
+}
+
+// FallbackID is the id that a host's fallback goes by.
+const FallbackID = "fallback"
+
+func (h *hostBuilder) writeLiterals(space uint32, paths map[string]*pathRules) {
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		p := paths[path]
+		indexed := byte(0)
+		if p.byQuery != nil {
+			indexed = 1
+		}
+		h.enterRecord(space, path, h.appendGroup([]byte{indexed}, p.rules))
+		for _, key := range slices.Sorted(maps.Keys(p.byQuery)) {
+			h.enterRecord(space+spaceExactQuery, key, h.appendGroup(nil, p.byQuery[key]))
+		}
+	}
+}
+
+// enterRecord appends a record with its key and puts it into the host's index.
+func (h *hostBuilder) enterRecord(space uint32, key string, body []byte) {
+	arena := &h.table.arena
+	h.entries = append(h.entries, entry{hashKey(space, key), uint64(len(*arena))})
+	*arena = binary.AppendUvarint(*arena, uint64(space))
+	*arena = appendString(*arena, key)
+	*arena = append(*arena, body...)
+}
+
+// appendGroup writes rules, the smallest rank first: uvarint length in bytes,
+// then each record behind its own length.
+func (h *hostBuilder) appendGroup(dst []byte, rules []*rule) []byte {
+	slices.SortFunc(rules, byRank)
+	var records []byte
+	for _, r := range rules {
+		records = appendString(records, h.appendRule(nil, r))
+	}
+	return appendString(dst, records)
+}
+
+// The flags of a node.
+const (
+	nodeName     = 1 << iota // offset of the child for :name
+	nodeEnds                 // a group
+	nodeFolders              // a group
+	nodePrefixes             // a table of prefixes
+	nodeChildren             // literal children, in the host's index
+)
+
+// writeNode appends a node, children first, and gives its place and the
+// smallest rank at or below it:
+//
+//	[a literal child: its key] · uvarint number · byte flags · uvarint smallest rank
+//	[name] offset · [ends] group · [folders] group · [prefixes] table
+//
+// key is nil for a root or a :name child; else it makes the record's key once
+// the parent's number is known.
+func (h *hostBuilder) writeNode(key func() (space uint32, text string), n *node) (at, rank uint64) {
+	number := h.nodes
+	h.nodes++
+	flags, rank := byte(0), uint64(1<<62)
+	lowest := func(rules []*rule) {
+		for _, r := range rules {
+			rank = min(rank, uint64(r.rank))
+		}
+	}
+	var body []byte
+	if n.name != nil {
+		flags |= nodeName
+		at, below := h.writeNode(nil, n.name)
+		rank = min(rank, below)
+		body = appendOffset(body, at)
+	}
+	for _, group := range []struct {
+		rules []*rule
+		flag  byte
+	}{{n.ends, nodeEnds}, {n.folders, nodeFolders}} {
+		if group.rules != nil {
+			flags |= group.flag
+			lowest(group.rules)
+			body = h.appendGroup(body, group.rules)
+		}
+	}
+	if n.prefixes != nil {
+		flags |= nodePrefixes
+		for _, rules := range n.prefixes {
+			lowest(rules)
+		}
+		body = h.appendPrefixes(body, n.prefixes)
+	}
+	for _, text := range slices.Sorted(maps.Keys(n.children)) {
+		flags |= nodeChildren
+		_, below := h.writeNode(func() (uint32, string) { return spaceNode + number, text }, n.children[text])
+		rank = min(rank, below)
+	}
+	rec := binary.AppendUvarint(nil, uint64(number))
+	rec = append(rec, flags)
+	rec = binary.AppendUvarint(rec, rank)
+	rec = append(rec, body...)
+	if key != nil {
+		space, text := key()
+		h.enterRecord(space, text, rec)
+		return 0, rank
+	}
+	at = uint64(len(h.table.arena))
+	h.table.arena = append(h.table.arena, rec...)
+	return at, rank
+}
+
+// A table of prefixes: uvarint count, then for each, in the order of the texts,
+// the offset of its record (string text, group) and as uint32 the number + 1 of
+// the longest other text that it begins with, so that all prefixes of a segment
+// are one binary search and a walk.
+const prefixEntry = offsetSize + 4
+
+func (h *hostBuilder) appendPrefixes(dst []byte, prefixes map[string][]*rule) []byte {
+	texts := slices.Sorted(maps.Keys(prefixes))
+	dst = binary.AppendUvarint(dst, uint64(len(texts)))
+	var open []int // the chain of prefixes that texts[i] begins with
+	for i, text := range texts {
+		for len(open) > 0 && !strings.HasPrefix(text, texts[open[len(open)-1]]) {
+			open = open[:len(open)-1]
+		}
+		parent := 0
+		if len(open) > 0 {
+			parent = open[len(open)-1] + 1
+		}
+		open = append(open, i)
+		record := h.appendGroup(appendString(nil, text), prefixes[text])
+		dst = appendOffset(dst, uint64(len(h.table.arena)))
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(parent))
+		h.table.arena = append(h.table.arena, record...)
+	}
+	return dst
+}

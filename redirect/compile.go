@@ -1,0 +1,305 @@
+package redirect
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"fingerpost"
+)
+
+// Compile builds the table of all hosts and redirects. It refuses, with one
+// error for each fault, whatever is wrong with an item by itself, two rules with
+// the same from, scheme and when, and rules that send a visitor in a circle. A
+// disabled redirect takes no part.
+func Compile(hosts []fingerpost.Host, redirects []fingerpost.Redirect) (*Table, error) {
+	b := &builder{table: &Table{arena: make([]byte, headerSize, headerSize+128*len(redirects))}, pages: map[string]uint64{}}
+	b.declare(hosts)
+	b.assign(redirects)
+	for _, name := range b.names() {
+		b.host(b.hosts[name])
+	}
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, err
+	}
+	t := b.finish()
+	if err := findLoops(t, b.follow); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// builder turns hosts and redirects into an arena, one host at a time, so that
+// no more than one host's parsed rules are in memory.
+type builder struct {
+	table   *Table
+	hosts   map[fingerpost.HostPattern]*hostInput
+	aliases map[fingerpost.HostPattern]fingerpost.HostPattern // from an also to its host
+	entries []entry                                           // of the index of hosts
+	pages   map[string]uint64
+	regexes int
+	follow  []*fingerpost.Redirect // those that may lead to a host of ours
+	errs    []error
+}
+
+// hostInput is what is known of a host form before it is built.
+type hostInput struct {
+	name     fingerpost.HostPattern
+	settings *fingerpost.Host // nil for one that is named only by redirects
+	aliases  []fingerpost.HostPattern
+	rules    []*fingerpost.Redirect
+}
+
+func (b *builder) fail(err error) { b.errs = append(b.errs, err) }
+
+// declare takes the hosts that have settings, and the rules these stand for.
+func (b *builder) declare(hosts []fingerpost.Host) {
+	b.hosts = map[fingerpost.HostPattern]*hostInput{}
+	b.aliases = map[fingerpost.HostPattern]fingerpost.HostPattern{}
+	declared := map[fingerpost.HostPattern]*fingerpost.Host{}
+	claim := func(h *fingerpost.Host, field, s string) (fingerpost.HostPattern, bool) {
+		name, err := fingerpost.ParseHostPattern(s)
+		if err != nil {
+			return "", false // Validate has said so
+		}
+		if other, ok := declared[name]; ok {
+			b.fail(&fingerpost.Error{Code: "duplicate", Field: field, At: h.Source,
+				Message: fmt.Sprintf("host %s is declared twice, the other one at %s", name, place(other.Source, "host "+other.Name)),
+				Hint:    "keep one of them, or give one of them another name"})
+			return "", false
+		}
+		declared[name] = h
+		return name, true
+	}
+	for i := range hosts {
+		h := &hosts[i]
+		if err := h.Validate(); err != nil {
+			b.fail(err)
+			continue
+		}
+		name, ok := claim(h, "", h.Name)
+		if !ok {
+			continue
+		}
+		in := &hostInput{name: name, settings: h}
+		b.hosts[name] = in
+		for _, s := range h.Also {
+			if alias, ok := claim(h, "also", s); ok {
+				in.aliases = append(in.aliases, alias)
+				b.aliases[alias] = name
+			}
+		}
+		rules := h.Redirects()
+		for j := range rules {
+			b.assignOne(&rules[j])
+		}
+	}
+}
+
+// assign gives each redirect to its host form.
+func (b *builder) assign(redirects []fingerpost.Redirect) {
+	for i := range redirects {
+		if redirects[i].IsEnabled() {
+			b.assignOne(&redirects[i])
+		}
+	}
+}
+
+func (b *builder) assignOne(r *fingerpost.Redirect) {
+	name, err := hostOf(r.From)
+	if err != nil {
+		b.fail(r.Validate())
+		return
+	}
+	if host, ok := b.aliases[name]; ok {
+		b.fail(&fingerpost.Error{Code: "bad_from", Field: "from", At: r.Source,
+			Message: fmt.Sprintf("from %q is for a host that is served as %s", r.From, host),
+			Hint:    fmt.Sprintf("write the rule for %s: it holds for both", host)})
+		return
+	}
+	in := b.hosts[name]
+	if in == nil {
+		in = &hostInput{name: name}
+		b.hosts[name] = in
+	}
+	in.rules = append(in.rules, r)
+}
+
+// hostOf is the host of a from.
+func hostOf(from string) (fingerpost.HostPattern, error) {
+	if i := strings.Index(from, "://"); i >= 0 && !strings.ContainsAny(from[:i], "/?") {
+		from = from[i+3:]
+	}
+	if i := strings.IndexAny(from, "/?"); i >= 0 {
+		from = from[:i]
+	}
+	return fingerpost.ParseHostPattern(from)
+}
+
+// names are all host forms in a fixed order, so that the same input makes the
+// same bytes.
+func (b *builder) names() []fingerpost.HostPattern {
+	names := make([]fingerpost.HostPattern, 0, len(b.hosts))
+	for name := range b.hosts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (b *builder) hasAlias(name fingerpost.HostPattern) bool {
+	return len(b.hosts[name].aliases) > 0
+}
+
+// staysHere reports whether a target may be a host that we serve.
+func (b *builder) staysHere(to *fingerpost.To) bool {
+	if to.Host == "" {
+		return len(to.Base) > 0
+	}
+	for suffix := to.Host; ; {
+		patterns := []fingerpost.HostPattern{fingerpost.HostPattern("." + suffix), fingerpost.HostPattern(suffix)}
+		if suffix != to.Host {
+			patterns[1] = fingerpost.HostPattern("*." + suffix)
+		}
+		for _, p := range patterns {
+			if b.hosts[p] != nil || b.aliases[p] != "" {
+				return true
+			}
+		}
+		_, rest, ok := strings.Cut(suffix, ".")
+		if !ok {
+			return false
+		}
+		suffix = rest
+	}
+}
+
+// page writes a page once and says where.
+func (b *builder) page(html string) uint64 {
+	if html == "" {
+		return 0
+	}
+	at, ok := b.pages[html]
+	if !ok {
+		// Pages stand between records: a record is finished before it is appended.
+		at = uint64(len(b.table.arena))
+		b.table.arena = appendString(b.table.arena, html)
+		b.pages[html] = at
+	}
+	return at
+}
+
+// host writes the block of one host form.
+func (b *builder) host(in *hostInput) {
+	rules := b.parse(in)
+	if len(b.errs) > 0 {
+		return
+	}
+	slices.SortFunc(rules, compare)
+	h := hostBuilder{builder: b, others: noLimit}
+	for i, r := range rules {
+		r.rank = i
+		h.add(r)
+	}
+	b.record(in, h.write(in))
+	if in.settings != nil && in.settings.Fallback != nil && in.settings.Fallback.To != "" {
+		b.follow = append(b.follow, in.settings.FallbackRedirect())
+	}
+}
+
+// record appends a host's record and enters it and its aliases into the index.
+func (b *builder) record(in *hostInput, record []byte) {
+	t := b.table
+	at := uint64(len(t.arena))
+	t.arena = append(t.arena, record...)
+	b.enter(in.name, at, at)
+	for _, alias := range in.aliases {
+		aliasAt := uint64(len(t.arena))
+		t.arena = binary.AppendUvarint(t.arena, spaceHost)
+		t.arena = appendString(t.arena, alias)
+		t.arena = binary.AppendUvarint(t.arena, hostAlias)
+		t.arena = appendOffset(t.arena, at)
+		b.enter(alias, aliasAt, at)
+	}
+}
+
+// enter puts a name's record into the index; host is the record that it leads to.
+func (b *builder) enter(name fingerpost.HostPattern, at, host uint64) {
+	t := b.table
+	t.nhosts++
+	if name == "*" {
+		t.star = host
+		return
+	}
+	if suffix := name.Suffix(); suffix != "" {
+		t.depths |= 1 << min(strings.Count(suffix, ".")+1, 63)
+	}
+	b.entries = append(b.entries, entry{hashKey(spaceHost, string(name)), at})
+}
+
+// parse takes a host's rules apart and reports duplicates.
+func (b *builder) parse(in *hostInput) []*rule {
+	rules := make([]*rule, 0, len(in.rules))
+	byKey := make(map[uint64]*rule, len(in.rules))
+	byID := map[string]*rule{}
+	for _, src := range in.rules {
+		r := &rule{source: src}
+		var err error
+		if r.parsed, err = src.Parse(); err != nil {
+			b.fail(err)
+			continue
+		}
+		r.class = classOf(r)
+		r.keyHash = fingerpost.KeyHash(src.Key(&r.parsed.From))
+		if other, ok := byKey[r.keyHash]; ok {
+			b.fail(duplicate(src, other.source, fmt.Sprintf("redirect from %q stands twice", src.From),
+				"keep one of them, or tell them apart with when"))
+			continue
+		}
+		byKey[r.keyHash] = r
+		if r.id = src.ID; r.id != "" {
+			if other, ok := byID[r.id]; ok {
+				b.fail(duplicate(src, other.source, fmt.Sprintf("the id %q is used twice on %s", r.id, in.name), "give each redirect an id of its own, or none"))
+				continue
+			}
+			byID[r.id] = r
+		} else {
+			r.id = fingerpost.DerivedID(r.keyHash)
+		}
+		if src.When != nil && src.When.Countries != nil {
+			b.table.flags |= tableCountries
+		}
+		if b.staysHere(&r.parsed.To) {
+			b.follow = append(b.follow, src)
+		}
+		b.table.rules++
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+func duplicate(r, other *fingerpost.Redirect, what, hint string) error {
+	return &fingerpost.Error{Code: "duplicate", Field: "from", At: r.Source, Hint: hint,
+		Message: what + ", the other one at " + place(other.Source, fmt.Sprintf("%q to %q", other.From, other.To))}
+}
+
+// place names an item by where it was written, or by what it is.
+func place(at fingerpost.Position, what string) string {
+	if s := at.String(); s != "" {
+		return s
+	}
+	return what
+}
+
+// finish writes the index of hosts and the header.
+func (b *builder) finish() *Table {
+	t := b.table
+	t.arena, t.hosts = appendIndex(t.arena, b.entries)
+	t.regexes = make([]lazyRegexp, b.regexes)
+	t.arena = bytes.Clone(t.arena) // of its exact size: it stays for long
+	t.header()
+	return t
+}

@@ -1,0 +1,83 @@
+package redirect
+
+import (
+	"cmp"
+	"slices"
+
+	"fingerpost"
+)
+
+// Trace is how an answer came about.
+type Trace struct {
+	Forms      []string    `json:"forms"`      // the host patterns that were asked, in order
+	Policy     string      `json:"policy"`     // the https policy in force; empty where no host has settings
+	Waits      bool        `json:"waits"`      // redirect-to-https holds back until a certificate is live
+	Candidates []Candidate `json:"candidates"` // the rules whose path fits, in the order of precedence
+}
+
+// Candidate is a rule that was looked at.
+type Candidate struct {
+	Host   string `json:"host"`
+	ID     string `json:"id"`
+	Won    bool   `json:"won"`
+	Reason string `json:"reason,omitempty"` // why it lost
+
+	form int
+	rank uint64
+	at   uint64
+}
+
+// Explain answers as Answer does, by the same code, and tells how.
+func (t *Table) Explain(r *Request, a *Answer) Trace {
+	var trace Trace
+	m := matcher{t: t, r: r, a: a, trace: &trace}
+	m.answer()
+	for _, f := range a.forms {
+		h := readHost(cursor{t.arena, f.at})
+		trace.Forms = append(trace.Forms, h.name)
+		if h.flags&hostDeclared != 0 && trace.Policy == "" {
+			trace.Policy = []string{fingerpost.AllowAll, fingerpost.RedirectToHTTPS, fingerpost.HTTPSOnly}[h.policy]
+			trace.Waits = h.policy == policyRedirect && (r.Covered == nil || !r.Covered(r.Host))
+		}
+	}
+	slices.SortFunc(trace.Candidates, func(a, b Candidate) int {
+		return cmp.Or(cmp.Compare(a.form, b.form), cmp.Compare(a.rank, b.rank))
+	})
+	winner := ""
+	for i := range trace.Candidates {
+		c := &trace.Candidates[i]
+		switch {
+		case c.at == a.Rule.record && a.Kind != ByFallback:
+			c.Won, winner = true, c.ID
+		case c.Reason == "":
+			c.Reason = string(lostRank) + ": " + winner
+		}
+	}
+	return trace
+}
+
+// candidate notes a rule. One that holds has no reason yet.
+func (t *Trace) candidate(m *matcher, c *candidate, why reason, detail string) {
+	if slices.ContainsFunc(t.Candidates, func(other Candidate) bool { return other.at == c.at }) {
+		return // a rule that is indexed by a query value which the request repeats
+	}
+	text := string(why)
+	if detail != "" {
+		text += " " + detail
+	}
+	t.Candidates = append(t.Candidates, Candidate{Host: m.host.name, ID: c.rule.id(), Reason: text,
+		form: slices.Index(m.a.forms, m.form), rank: c.rule.rank, at: c.at})
+}
+
+// Identify gives the host pattern and the id by which a table, a trace and a
+// log name r.
+func Identify(r *fingerpost.Redirect) (host, id string, err error) {
+	p, err := r.Parse()
+	if err != nil {
+		return "", "", err
+	}
+	if r.ID != "" {
+		return string(p.From.Host), r.ID, nil
+	}
+	return string(p.From.Host), fingerpost.DerivedID(fingerpost.KeyHash(r.Key(&p.From))), nil
+}

@@ -1,0 +1,149 @@
+package redirect
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"fingerpost"
+)
+
+// maxHops is more than any browser follows: a way that is longer never ends.
+const maxHops = 20
+
+// A hop is one step of a visitor's way through redirects.
+type hop struct {
+	url  string // that was asked for
+	kind Kind
+	rule RuleRef
+}
+
+// follow sends a request through the table as a browser would, as long as it
+// stays on hosts that are served by name. The way ends with the URL that is not
+// redirected any more; endless says that it comes back to where it was, or never
+// ends.
+func (t *Table) follow(r Request) (way []hop, last string, endless bool) {
+	r.Covered = func(string) bool { return true } // as it will be
+	var a Answer
+	seen := map[string]bool{}
+	for len(way) < maxHops {
+		url := r.url()
+		if seen[url] {
+			return way, url, true
+		}
+		seen[url] = true
+		t.Answer(&r, &a)
+		if a.Kind == Loop {
+			return append(way, hop{url, a.Kind, a.Rule}), url, true
+		}
+		if len(a.Location) == 0 {
+			return way, url, false
+		}
+		way = append(way, hop{url, a.Kind, a.Rule})
+		loc := string(a.Location)
+		next, ok := r.next(loc)
+		if !ok || next.Host != r.Host && !t.Serves(next.Host) {
+			return way, loc, false
+		}
+		r = next
+	}
+	return way, r.url(), true
+}
+
+// url is the URL that r asks for.
+func (r *Request) url() string {
+	s := r.scheme() + "://" + r.Host
+	if r.Port != "" {
+		s += ":" + r.Port
+	}
+	s += r.Path.Raw
+	if r.Query != "" {
+		s += "?" + r.Query
+	}
+	return s
+}
+
+// next is the request that follows a Location; everything else of the visitor
+// stays the same.
+func (r *Request) next(loc string) (Request, bool) {
+	next := *r
+	var path string
+	if strings.HasPrefix(loc, "/") {
+		path, _, _ = strings.Cut(loc, "#")
+		path, next.Query, _ = strings.Cut(path, "?")
+	} else {
+		scheme, authority, p, query := splitURL(loc)
+		host, port, err := fingerpost.ParseHost(authority)
+		if err != nil {
+			return next, false
+		}
+		next.HTTPS, next.Host, next.Port, next.Query, path = scheme == "https", host, port, query, p
+	}
+	next.Target = path
+	if next.Query != "" {
+		next.Target += "?" + next.Query
+	}
+	var err error
+	next.Path, err = fingerpost.ParsePath(path)
+	return next, err == nil
+}
+
+// findLoops follows sample requests of every rule that may stay on our hosts,
+// and reports each circle once.
+func findLoops(t *Table, rules []*fingerpost.Redirect) error {
+	var errs []error
+	known := map[string]bool{}
+	for _, src := range rules {
+		for _, sample := range samples(src, oneEach) {
+			way, last, endless := t.follow(sample)
+			if !endless || len(way) == 0 || known[circle(way, last)] {
+				continue
+			}
+			known[circle(way, last)] = true
+			errs = append(errs, loopError(src, way, last))
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// circle is the same for every way into the same circle.
+func circle(way []hop, last string) string {
+	from := slices.IndexFunc(way, func(h hop) bool { return h.url == last })
+	if from < 0 {
+		return way[0].url // it grows with each hop
+	}
+	var urls []string
+	for _, h := range way[from:] {
+		_, rest, _ := strings.Cut(h.url, "://")
+		urls = append(urls, rest)
+	}
+	slices.Sort(urls)
+	return strings.Join(slices.Compact(urls), " ")
+}
+
+func loopError(src *fingerpost.Redirect, way []hop, last string) error {
+	e := &fingerpost.Error{Code: "cycle", Field: "to", At: src.Source, Hint: "change one of these targets, or exclude the target's own path or host with a rule of its own"}
+	shown := way
+	if len(shown) > 6 {
+		shown = shown[:6]
+	}
+	var path strings.Builder
+	for _, h := range shown {
+		path.WriteString(h.url + " → ")
+		if h.kind == Upgrade {
+			path.WriteString("(https) ")
+		}
+	}
+	if len(shown) < len(way) {
+		path.WriteString("… ")
+	} else {
+		path.WriteString(last)
+	}
+	if len(way) == 1 {
+		e.Code, e.Message = "self_redirect", "redirect to itself: "+path.String()
+	} else {
+		e.Message = "redirects in a circle: " + path.String()
+	}
+	return e
+}

@@ -1,0 +1,371 @@
+package redirect
+
+import (
+	"encoding/binary"
+	"sort"
+	"strings"
+
+	"fingerpost"
+)
+
+// Answer fills a with the answer to r. It allocates nothing where no rule that
+// it meets has regexes or conditions, and a has been used before.
+//
+// The order is that of a request's way: method, host, https policy, redirects,
+// fallback.
+func (t *Table) Answer(r *Request, a *Answer) {
+	m := matcher{t: t, r: r, a: a}
+	m.answer()
+}
+
+// matcher is one request on its way through a table.
+type matcher struct {
+	t *Table
+	r *Request
+	a *Answer
+
+	path  string // normalised, without a final slash; "/" for the root
+	lower string // path in lower case, made when a rule first asks for it
+	slash bool   // whether there was a final slash
+
+	form  form
+	host  hostRecord
+	best  candidate
+	limit uint64 // no rule of this rank or a larger one can win any more
+
+	private bool
+	trace   *Trace // nil but for Explain
+}
+
+// candidate is a rule that holds.
+type candidate struct {
+	at      uint64 // of its record
+	rule    ruleRecord
+	rest    cursor // in the record, behind the conditions
+	expires int64
+	expr    string // of a regex
+	regexp  int    // its number
+}
+
+// dependency is a rule whose conditions the answer depends on, whether it holds
+// or not.
+type dependency struct {
+	rank    uint64
+	vary    string
+	private bool
+}
+
+func (m *matcher) answer() {
+	a, r := m.a, m.r
+	*a = Answer{Location: a.Location[:0], CacheControl: a.CacheControl[:0], Vary: a.Vary[:0], Headers: a.Headers[:0],
+
+		forms: a.forms[:0], depends: a.depends[:0], scratch: a.scratch[:0]}
+	switch r.Method {
+	case "CONNECT":
+		a.Kind, a.Status = BadMethod, 400
+		return
+	case "TRACE":
+		a.Kind, a.Status = BadMethod, 405
+		return
+	}
+	a.forms = m.t.forms(a.forms, r.Host)
+	if len(a.forms) == 0 {
+		a.Kind, a.Status = UnknownHost, 404
+		if r.HTTPS {
+			a.Status = 421
+		}
+		return
+	}
+	if m.t.flags&tableDeclared != 0 && m.policy() {
+		return
+	}
+	m.path, m.slash = r.Path.Norm, false
+	if n := len(m.path); n > 1 && m.path[n-1] == '/' {
+		m.path, m.slash = m.path[:n-1], true
+	}
+	for _, f := range a.forms {
+		m.form, m.host = f, readHost(cursor{m.t.arena, f.at})
+		if m.match() {
+			a.Kind = ByRule
+			m.render()
+			return
+		}
+		if m.host.fallback != 0 {
+			a.Kind = ByFallback
+			m.best = candidate{at: m.host.fallback, expires: neverExpires, rule: readRule(cursor{m.t.arena, m.host.fallback})}
+			m.best.rest = m.best.rule.rest
+			m.best.rest.string() // its id
+			m.render()
+			return
+		}
+	}
+	a.Kind, a.Status = NotFound, 404
+	m.cacheControl(fingerpost.CacheNone)
+}
+
+// policy applies the settings of the most specific form that has any: HSTS, and
+// the https policy (the table of viewer protocol policies: GET and HEAD are
+// redirected by 301, other methods by 307, which keeps method and body, but not
+// below HTTP/1.1, where 307 is unknown).
+func (m *matcher) policy() (done bool) {
+	a, r := m.a, m.r
+	for _, f := range a.forms {
+		h := readHost(cursor{m.t.arena, f.at})
+		if h.flags&hostDeclared == 0 {
+			continue
+		}
+		switch {
+		case r.HTTPS:
+			a.HSTS = h.hsts
+			return false
+		case h.policy == policyHTTPSOnly:
+			a.Kind, a.Status = Forbidden, 403
+			return true
+		case h.policy == policyRedirect && r.Covered != nil && r.Covered(r.Host):
+			a.Kind, a.Status = Upgrade, 301
+			if r.Method != "GET" && r.Method != "HEAD" {
+				if a.Status = 307; r.HTTP10 {
+					a.Kind, a.Status = Forbidden, 403
+					return true
+				}
+			}
+			a.Location = appendUpgrade(a.Location, r)
+			return true
+		}
+		return false
+	}
+	return false
+}
+
+// match finds the best rule of the form in hand.
+func (m *matcher) match() bool {
+	h := &m.host
+	m.limit, m.best = noLimit, candidate{}
+	m.a.depends = m.a.depends[:0]
+	if h.flags&hostExact != 0 {
+		m.literals(spaceExact, m.path)
+	}
+	if h.flags&hostFold != 0 {
+		m.literals(spaceFold, m.folded())
+	}
+	if h.others < m.limit || m.trace != nil {
+		if h.flags&hostTrie != 0 {
+			m.walk(cursor{m.t.arena, h.trie}, m.segments(m.path))
+		}
+		if h.flags&hostFoldTrie != 0 {
+			m.walk(cursor{m.t.arena, h.foldTrie}, m.segments(m.folded()))
+		}
+		if h.flags&hostRegex != 0 {
+			m.group(h.regexes)
+		}
+	}
+	for _, d := range m.a.depends {
+		if d.rank <= m.limit { // no rule behind the winner had a say
+			m.private = m.private || d.private
+			m.a.Vary = addVary(m.a.Vary, d.vary)
+		}
+	}
+	return m.limit != noLimit
+}
+
+const noLimit = 1<<63 - 1
+
+func (m *matcher) folded() string {
+	if m.lower == "" {
+		m.lower = lowerASCII(m.path)
+	}
+	return m.lower
+}
+
+func lowerASCII(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return strings.ToLower(s)
+		}
+	}
+	return s
+}
+
+// segments is a path as walk takes it: "/a/b", or nothing for the root.
+func (m *matcher) segments(path string) string {
+	if path == "/" {
+		return ""
+	}
+	return path
+}
+
+// literals tries the rules of one literal path.
+func (m *matcher) literals(space uint32, path string) {
+	b := m.t.arena
+	_, c, ok := m.host.index.find(b, space, path)
+	if !ok {
+		return
+	}
+	indexed := c.byte() != 0
+	m.group(c)
+	if !indexed {
+		return
+	}
+	for pair := range strings.SplitSeq(m.r.Query, "&") {
+		if pair == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(pair, "=")
+		m.a.scratch = appendQueryKey(m.a.scratch[:0], path, fingerpost.UnescapeQuery(key), fingerpost.UnescapeQuery(value))
+		if _, c, ok := m.host.index.find(b, space+spaceExactQuery, unsafeString(m.a.scratch)); ok {
+			m.group(c)
+		}
+	}
+}
+
+// walk tries the patterns and prefixes at and below a node; rest is what of the
+// path is still to be compared.
+func (m *matcher) walk(c cursor, rest string) {
+	number, flags := uint32(c.uvarint()), c.byte()
+	if rank := c.uvarint(); rank >= m.limit && m.trace == nil {
+		return
+	}
+	var name uint64
+	if flags&nodeName != 0 {
+		name = c.offset()
+	}
+	ends, folders := c, c
+	if flags&nodeEnds != 0 {
+		skipGroup(&c)
+		folders = c
+	}
+	if flags&nodeFolders != 0 {
+		skipGroup(&c)
+	}
+	if rest == "" {
+		if flags&nodeEnds != 0 {
+			m.group(ends)
+		}
+		if flags&nodeFolders != 0 {
+			m.group(folders)
+		}
+		return
+	}
+	seg, below := rest[1:], ""
+	if i := strings.IndexByte(seg, '/'); i >= 0 {
+		seg, below = seg[:i], seg[i:]
+	}
+	if flags&nodeChildren != 0 {
+		if _, child, ok := m.host.index.find(m.t.arena, spaceNode+number, seg); ok {
+			m.walk(child, below)
+		}
+	}
+	if name != 0 {
+		m.walk(cursor{m.t.arena, name}, below)
+	}
+	if flags&nodeFolders != 0 {
+		m.group(folders)
+	}
+	if flags&nodePrefixes != 0 {
+		m.prefixes(c, seg)
+	}
+}
+
+func skipGroup(c *cursor) {
+	n := c.uvarint()
+	c.at += n
+}
+
+// prefixes tries the rules of every prefix of seg, from a table of prefixes.
+func (m *matcher) prefixes(c cursor, seg string) {
+	b := m.t.arena
+	n := int(c.uvarint())
+	entry := func(i int) cursor { return cursor{b, c.at + uint64(i)*prefixEntry} }
+	record := func(i int) cursor {
+		e := entry(i)
+		return cursor{b, e.offset()}
+	}
+	// The last text that is not behind seg: all of seg's prefixes are on its
+	// chain of parents, itself included.
+	i := sort.Search(n, func(i int) bool { r := record(i); return r.string() > seg }) - 1
+	for i >= 0 {
+		r := record(i)
+		if strings.HasPrefix(seg, r.string()) {
+			m.group(r)
+		}
+		i = int(binary.LittleEndian.Uint32(b[entry(i).at+offsetSize:])) - 1
+	}
+}
+
+// group tries the rules of one place.
+func (m *matcher) group(c cursor) {
+	n := c.uvarint()
+	for end := c.at + n; c.at < end; {
+		n := c.uvarint()
+		m.try(c.at)
+		c.at += n
+	}
+}
+
+// try makes the rule at an offset the best one if it is better than that and
+// holds.
+func (m *matcher) try(at uint64) {
+	cand := candidate{at: at, rule: readRule(cursor{m.t.arena, at}), expires: neverExpires}
+	if cand.rule.rank >= m.limit && m.trace == nil {
+		return
+	}
+	why, detail := m.holds(&cand)
+	if m.trace != nil {
+		m.trace.candidate(m, &cand, why, detail)
+	}
+	if why == holds && cand.rule.rank < m.limit {
+		m.best, m.limit = cand, cand.rule.rank
+	}
+}
+
+// holds decides whether a rule whose path fits is for this request, and leaves
+// the cursor behind its conditions.
+func (m *matcher) holds(cand *candidate) (reason, string) {
+	r, rec, c := m.r, &cand.rule, cand.rule.rest
+	flags := rec.flags
+	switch {
+	case flags&flagHTTP != 0 && r.HTTPS, flags&flagHTTPS != 0 && !r.HTTPS:
+		return lostScheme, ""
+	}
+	if flags&flagID != 0 {
+		c.string()
+	}
+	if flags&flagRegex != 0 {
+		cand.expr = c.string()
+		begin := c.string()
+		cand.regexp = int(c.uvarint())
+		if !strings.HasPrefix(r.Path.Norm, begin) || !m.regexp(cand).MatchString(r.Path.Norm) {
+			return lostRegex, ""
+		}
+	} else if flags&flagStrict != 0 && (flags&flagSlash != 0) != m.slash {
+		return lostSlash, ""
+	}
+	if flags&flagQueryCond != 0 {
+		for n := c.uvarint(); n > 0; n-- {
+			key := c.string()
+			value, given := "", c.byte() != 0
+			if given {
+				value = c.string()
+			}
+			if !queryHas(r.Query, key, value, given) {
+				return lostQuery, key
+			}
+		}
+	}
+	if flags&flagWhen != 0 {
+		if flags&(flagVaries|flagPrivate) != 0 {
+			d := dependency{rank: rec.rank, private: flags&flagPrivate != 0}
+			if flags&flagVaries != 0 {
+				d.vary = c.string()
+			}
+			m.a.depends = append(m.a.depends, d)
+		}
+		why, detail, expires := r.when(&c, rec)
+		if why != holds {
+			return why, detail
+		}
+		cand.expires = expires
+	}
+	cand.rest = c
+	return holds, ""
+}

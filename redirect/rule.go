@@ -1,0 +1,310 @@
+package redirect
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"strings"
+
+	"fingerpost"
+)
+
+// rule is a redirect while a table is built.
+type rule struct {
+	source  *fingerpost.Redirect
+	parsed  fingerpost.Parsed
+	class   class
+	rank    int
+	keyHash uint64
+	id      string
+}
+
+func (r *rule) strict() bool { return r.source.TrailingSlash == "strict" }
+
+// The flags of a rule's record.
+const (
+	flagHTTP       = 1 << iota // only for http requests
+	flagHTTPS                  // only for https requests
+	flagStrict                 // a final slash must stand as in the pattern
+	flagSlash                  // the pattern has a final slash
+	flagID                     // has an id of its own
+	flagQueryCond              // has conditions on the query
+	flagWhen                   // has further conditions
+	flagVaries                 // of which some depend on the request's headers
+	flagPrivate                // of which some depend on the visitor
+	flagExtras                 // has an age other than the default, headers or a page
+	flagPlain                  // the target's base is one literal
+	flagToQuery                // the target has a query
+	flagToFragment             // the target has a fragment
+	flagDrop                   // the request's query is not added to the target's
+	flagAppend                 // it is added whole, not merged
+	flagRelative               // the target is a path on the same host
+	flagEmptyPath              // the target has nothing behind the authority
+	flagCheck                  // the Location could be the request's own URL, or a bad one
+	flagRegex                  // is a regex
+	flagFoldCase               // which ignores case
+
+	statusShift = 24 // the rest of the word: an index into statuses
+)
+
+var statuses = [...]int{301, 302, 303, 307, 308, 404, 410, 451}
+
+// A rule's record, as it stands in a group behind its length:
+//
+//	uvarint rank · uint32 flags · uint32 since · uint64 hash of the key
+//	[flagID]         string id
+//	[flagRegex]      string expression, string literal prefix, uvarint number
+//	[flagQueryCond]  conditions on the query
+//	[flagWhen]       [flagVaries: string Vary] conditions
+//	[flagExtras]     uvarint age+1 · string headers · offset of the page
+//	[a target]       base · [flagToQuery] query · [flagToFragment] fragment
+func (b *builder) appendRule(dst []byte, r *rule) []byte {
+	src, to := r.source, &r.parsed.To
+	status := src.StatusOrDefault()
+	flags := uint32(slices.Index(statuses[:], status)) << statusShift
+	set := func(flag uint32, on bool) {
+		if on {
+			flags |= flag
+		}
+	}
+	target := src.To != ""
+	defaultAge, _ := (&fingerpost.Redirect{Status: status}).CacheAge()
+	extras := r.parsed.CacheAge != defaultAge || len(src.Headers) > 0 || src.Page != ""
+	vary := varyOf(src.When)
+	set(flagHTTP, r.parsed.From.Scheme == "http")
+	set(flagHTTPS, r.parsed.From.Scheme == "https")
+	set(flagStrict, r.strict() && r.class != regex && r.parsed.From.Tail == fingerpost.TailNone)
+	set(flagSlash, r.parsed.From.Slash)
+	set(flagID, src.ID != "")
+	set(flagQueryCond, len(r.parsed.From.Query) > 0)
+	set(flagWhen, src.When.Conditions() > 0)
+	set(flagVaries, vary != "")
+	set(flagPrivate, isPrivate(src.When))
+	set(flagExtras, extras)
+	set(flagPlain, target && len(to.Base) == 1 && to.Base[0].Literal != "")
+	set(flagToQuery, len(to.Query) > 0)
+	set(flagToFragment, to.HasFragment)
+	set(flagDrop, src.Query == "drop" || to.DropsQuery)
+	set(flagAppend, src.Query == "append")
+	set(flagRelative, to.Relative)
+	set(flagEmptyPath, to.EmptyPath)
+	set(flagCheck, target && b.needsCheck(r))
+	set(flagRegex, r.class == regex)
+	set(flagFoldCase, r.class == regex && src.IgnoreCase)
+
+	dst = binary.AppendUvarint(dst, uint64(r.rank))
+	dst = binary.LittleEndian.AppendUint32(dst, flags)
+	dst = binary.LittleEndian.AppendUint32(dst, sinceOf(src))
+	dst = binary.LittleEndian.AppendUint64(dst, r.keyHash)
+	if src.ID != "" {
+		dst = appendString(dst, src.ID)
+	}
+	if r.class == regex {
+		begin := ""
+		if strings.HasPrefix(src.Regex, "^") && !src.IgnoreCase {
+			begin, _ = r.parsed.Regexp.LiteralPrefix()
+		}
+		dst = appendString(dst, src.Regex)
+		dst = appendString(dst, begin)
+		dst = binary.AppendUvarint(dst, uint64(b.regexes))
+		b.regexes++
+	}
+	if len(r.parsed.From.Query) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(r.parsed.From.Query)))
+		for _, c := range r.parsed.From.Query {
+			dst = appendString(dst, c.Key)
+			if c.HasValue {
+				dst = append(dst, 1)
+				dst = appendString(dst, c.Value)
+			} else {
+				dst = append(dst, 0)
+			}
+		}
+	}
+	if src.When.Conditions() > 0 {
+		if vary != "" {
+			dst = appendString(dst, vary)
+		}
+		dst = appendWhen(dst, src.When)
+	}
+	if extras {
+		dst = binary.AppendUvarint(dst, uint64(r.parsed.CacheAge+1))
+		dst = appendString(dst, headerLines(src.Headers))
+		dst = appendOffset(dst, b.page(src.Page))
+	}
+	if !target {
+		return dst
+	}
+	if flags&flagPlain != 0 {
+		dst = appendString(dst, to.Base[0].Literal)
+	} else {
+		dst = appendTemplate(dst, r, to.Base)
+	}
+	if len(to.Query) > 0 {
+		dst = appendTemplate(dst, r, to.Query)
+	}
+	if to.HasFragment {
+		dst = appendTemplate(dst, r, to.Fragment)
+	}
+	return dst
+}
+
+// needsCheck reports whether an expanded target has to be looked at before it
+// is sent. Not so the common one: a fixed authority other than the rule's host
+// can neither be changed by a visitor nor be the request's own URL.
+func (b *builder) needsCheck(r *rule) bool {
+	from, to := &r.parsed.From, &r.parsed.To
+	return to.Host == "" || from.Host.IsWildcard() || string(from.Host) == to.Host || b.hasAlias(from.Host)
+}
+
+// sinceOf is when a permanent redirect appeared, in Unix seconds; zero where it
+// does not matter.
+func sinceOf(r *fingerpost.Redirect) uint32 {
+	if s := r.StatusOrDefault(); s != 301 && s != 308 || r.Since.IsZero() {
+		return 0
+	}
+	return uint32(max(r.Since.Unix(), 0))
+}
+
+func headerLines(h map[string]string) string {
+	names := make([]string, 0, len(h))
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString(name + ": " + h[name] + "\r\n")
+	}
+	return b.String()
+}
+
+// ruleRecord is the fixed part of a record, and a cursor behind it.
+type ruleRecord struct {
+	rank    uint64
+	flags   uint32
+	since   uint32
+	keyHash uint64
+	rest    cursor
+}
+
+func readRule(c cursor) ruleRecord {
+	return ruleRecord{rank: c.uvarint(), flags: c.uint32(), since: c.uint32(), keyHash: c.uint64(), rest: c}
+}
+
+func (r *ruleRecord) status() int { return statuses[r.flags>>statusShift] }
+
+// RuleRef points at a rule of the table that gave it. The zero RuleRef points
+// at none.
+type RuleRef struct {
+	t      *Table
+	host   uint64 // of the host's record
+	record uint64 // of the rule's
+}
+
+// IsZero reports whether r points at no rule.
+func (r RuleRef) IsZero() bool { return r.record == 0 }
+
+// Host is the pattern of the host form that the rule belongs to, empty for the
+// zero RuleRef.
+func (r RuleRef) Host() string {
+	if r.IsZero() {
+		return ""
+	}
+	return readHost(cursor{r.t.arena, r.host}).name
+}
+
+// ID is the rule's id, derived where the redirect has none, empty for the zero
+// RuleRef and "fallback" for a host's fallback.
+func (r RuleRef) ID() string {
+	if r.IsZero() {
+		return ""
+	}
+	rec := readRule(cursor{r.t.arena, r.record})
+	return rec.id()
+}
+
+func (r *ruleRecord) id() string {
+	if r.flags&flagID != 0 {
+		c := r.rest
+		return c.string()
+	}
+	return fingerpost.DerivedID(r.keyHash)
+}
+
+// The operations of a target's template. Captures are read off the request's
+// path by the number of their segment, so that matching keeps no state.
+const (
+	opLiteral  = iota // string
+	opSegment         // uvarint segment
+	opFolder          // uvarint segment: all from there on
+	opPrefix          // uvarint segment, uvarint length: all of it behind that
+	opQuery           // string key
+	opGroup           // uvarint group of the regex
+	opSub             // byte: whether a dot follows; the labels that the host's wildcard took
+	opProperty        // byte, an index into fingerpost.Properties
+)
+
+const (
+	asIs = iota
+	lower
+	upper
+	slug
+)
+
+// appendTemplate writes: uvarint count, then for each part a byte (operation,
+// place, transform) and its operand.
+func appendTemplate(dst []byte, r *rule, parts []fingerpost.Part) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(parts)))
+	for i := range parts {
+		p := parts[i]
+		op, operand := operation(r, p)
+		if op == opSub {
+			// The dot behind :sub belongs to it: on the apex both are absent.
+			operand = []byte{0}
+			if p.Place == fingerpost.InAuthority && i+1 < len(parts) && strings.HasPrefix(parts[i+1].Literal, ".") {
+				operand[0] = 1
+				parts = slices.Clone(parts)
+				parts[i+1].Literal = parts[i+1].Literal[1:]
+			}
+		}
+		transform := map[string]byte{"": asIs, "lower": lower, "upper": upper, "slug": slug}[p.Transform]
+		dst = append(dst, byte(op)|byte(p.Place)<<3|transform<<6)
+		dst = append(dst, operand...)
+	}
+	return dst
+}
+
+func operation(r *rule, p fingerpost.Part) (op int, operand []byte) {
+	from := &r.parsed.From
+	number := func(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
+	switch {
+	case p.Property != "":
+		return opProperty, []byte{byte(slices.Index(fingerpost.Properties, p.Property))}
+	case p.Capture == "":
+		return opLiteral, appendString(nil, p.Literal)
+	case p.Capture == "sub":
+		return opSub, nil
+	case r.class == regex:
+		n, err := strconv.Atoi(p.Capture)
+		if err != nil {
+			n = r.parsed.Regexp.SubexpIndex(p.Capture)
+		}
+		return opGroup, number(n)
+	case p.Capture == "splat" && from.Tail == fingerpost.TailPrefix:
+		return opPrefix, append(number(len(from.Segments)), number(len(from.Prefix))...)
+	case p.Capture == "splat":
+		return opFolder, number(len(from.Segments))
+	}
+	for i, seg := range from.Segments {
+		if seg.Name == p.Capture {
+			return opSegment, number(i)
+		}
+	}
+	i := slices.IndexFunc(from.Query, func(c fingerpost.QueryCond) bool { return c.Name == p.Capture })
+	return opQuery, appendString(nil, from.Query[i].Key)
+}
+
+// byRank sorts for the lookup: a group's rules are tried in this order.
+func byRank(a, b *rule) int { return cmp.Compare(a.rank, b.rank) }
