@@ -76,62 +76,77 @@ func (c *cursor) string() string {
 	return unsafe.String(&s[0], len(s))
 }
 
-// An index is an open-addressing hash over records of the arena that begin with
-// their key: a space (which kind of key this is) and a string. A slot holds 24
-// bits of the hash above 40 bits of offset, so that a probe of a wrong slot
+// An index is an open-addressing hash over the records that begin with a key: an
+// owner (which part of the table the key belongs to) and a string. A slot holds
+// 24 bits of the hash above 40 bits of offset, so that a probe of a wrong slot
 // hardly ever touches another cache line; an empty slot is zero.
 type index struct {
 	at uint64 // of the first slot
 	n  uint64 // number of slots, at least one of them empty
 }
 
-const slotSize = 8
+const (
+	slotSize  = 8
+	minSlots  = 16 // so that a cache line stands behind every record
+	cacheLine = 64
+)
 
-func hashKey(space uint32, key string) uint64 {
-	return xxhash.Sum64String(key) ^ uint64(space)*0x9E3779B97F4A7C15
-}
+func hashString(s string) uint64 { return xxhash.Sum64String(s) }
+
+// mix joins the hash of a key with that of what owns it.
+func mix(owner, key uint64) uint64 { return owner ^ key*0x9E3779B97F4A7C15 }
 
 // slotOf spreads hashes over any number of slots; the tag comes from other bits
 // of the hash than the place does.
 func slotOf(hash, n uint64) uint64 { return (hash >> 32) * n >> 32 }
 func tagOf(hash uint64) uint64     { return hash << 40 >> 40 }
 
-// find gives the offset of the record for (space, key), and a cursor behind its
-// key.
-func (x index) find(b []byte, space uint32, key string) (at uint64, c cursor, ok bool) {
-	if x.n == 0 {
-		return 0, cursor{}, false
-	}
-	hash := hashKey(space, key)
-	tag := tagOf(hash)
-	for i := slotOf(hash, x.n); ; {
-		slot := binary.LittleEndian.Uint64(b[x.at+i*slotSize:])
-		if slot == 0 {
-			return 0, cursor{}, false
-		}
-		if slot>>40 == tag {
-			at = slot << 24 >> 24
+func (x index) slot(b []byte, i uint64) uint64 {
+	return binary.LittleEndian.Uint64(b[x.at+i*slotSize:])
+}
+
+// A probe is a lookup that has begun: it has loaded the first slot, and touched
+// the first two cache lines of the record behind it, so that the memory's answer is under way while the
+// caller does something else. A lookup in a table that no cache holds is little
+// but waiting for memory; two that do not wait for each other cost as one.
+type probe struct {
+	hash, i, slot uint64
+	touched       byte
+}
+
+func (x index) begin(b []byte, hash uint64) probe {
+	i := slotOf(hash, x.n)
+	p := probe{hash: hash, i: i, slot: x.slot(b, i)}
+	at := p.slot << 24 >> 24
+	p.touched = b[at] + b[at+cacheLine]
+	return p
+}
+
+// find gives the offset of the record for a key, and a cursor behind the key.
+func (x index) find(b []byte, p probe, owner uint64, key string) (at uint64, c cursor, ok bool) {
+	tag := tagOf(p.hash)
+	for p.slot != 0 {
+		if p.slot>>40 == tag {
+			at = p.slot << 24 >> 24
 			c = cursor{b, at}
-			if c.uvarint() == uint64(space) && c.string() == key {
+			if c.uvarint() == owner && c.string() == key {
 				return at, c, true
 			}
 		}
-		if i++; i == x.n {
-			i = 0
+		if p.i++; p.i == x.n {
+			p.i = 0
 		}
+		p.slot = x.slot(b, p.i)
 	}
+	return 0, cursor{}, false
 }
 
-// entry is one record to be put into an index.
+// entry is one record to be put into the index.
 type entry struct{ hash, at uint64 }
 
-// appendIndex writes the slots of an index at four fifths load and returns where.
+// appendIndex writes the slots of an index at four fifths load.
 func appendIndex(b []byte, entries []entry) ([]byte, index) {
-	x := index{at: uint64(len(b))}
-	if len(entries) == 0 {
-		return b, x
-	}
-	x.n = uint64(len(entries)) + uint64(len(entries))/4 + 1
+	x := index{at: uint64(len(b)), n: max(minSlots, uint64(len(entries))+uint64(len(entries))/4+1)}
 	b = append(b, make([]byte, x.n*slotSize)...)
 	slots := b[x.at:]
 	for _, e := range entries {

@@ -16,10 +16,10 @@ type hostBuilder struct {
 	exact, fold    map[string]*pathRules // literal paths; fold in lower case
 	trie, foldTrie *node                 // patterns and prefixes
 	regexRules     []*rule
+	hash           uint64 // of the host's name
+	owner          uint64 // the first of the host's numbers
 	others         uint64 // the smallest rank of a rule that is not literal
 	flags          uint64
-	entries        []entry // of the host's own index
-	nodes          uint32
 }
 
 // pathRules are the rules of one literal path. Those that ask for a certain
@@ -159,7 +159,7 @@ func (h *hostBuilder) write(in *hostInput) []byte {
 	}{{h.trie, hostTrie}, {h.foldTrie, hostFoldTrie}} {
 		if t.root != nil {
 			h.flags |= t.flag
-			at, _ := h.writeNode(nil, t.root)
+			at, _ := h.writeNode(0, "", t.root)
 			tries = appendOffset(tries, at)
 		}
 	}
@@ -179,16 +179,12 @@ func (h *hostBuilder) write(in *hostInput) []byte {
 		h.table.flags |= tableDeclared
 		settings = h.appendSettings(nil, in.settings)
 	}
-	var x index
-	h.table.arena, x = appendIndex(h.table.arena, h.entries)
-
-	rec := binary.AppendUvarint(nil, spaceHost)
+	rec := binary.AppendUvarint(nil, ownerHosts)
 	rec = appendString(rec, in.name)
 	rec = binary.AppendUvarint(rec, h.flags)
 	rec = append(rec, settings...)
+	rec = binary.AppendUvarint(rec, h.owner)
 	rec = binary.AppendUvarint(rec, h.others)
-	rec = binary.AppendUvarint(rec, x.n)
-	rec = appendOffset(rec, x.at)
 	rec = append(rec, tries...)
 	return append(rec, regexes...)
 }
@@ -220,25 +216,25 @@ func (h *hostBuilder) appendSettings(rec []byte, s *fingerpost.Host) []byte {
 // FallbackID is the id that a host's fallback goes by.
 const FallbackID = "fallback"
 
-func (h *hostBuilder) writeLiterals(space uint32, paths map[string]*pathRules) {
+func (h *hostBuilder) writeLiterals(space uint64, paths map[string]*pathRules) {
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
 		p := paths[path]
 		indexed := byte(0)
 		if p.byQuery != nil {
 			indexed = 1
 		}
-		h.enterRecord(space, path, h.appendGroup([]byte{indexed}, p.rules))
+		h.enterRecord(hashIn(h.hash, space, hashString(path)), h.owner+space, path, h.appendGroup([]byte{indexed}, p.rules))
 		for _, key := range slices.Sorted(maps.Keys(p.byQuery)) {
-			h.enterRecord(space+spaceExactQuery, key, h.appendGroup(nil, p.byQuery[key]))
+			h.enterRecord(hashIn(h.hash, space+spaceExactQuery, hashString(key)), h.owner+space+spaceExactQuery, key, h.appendGroup(nil, p.byQuery[key]))
 		}
 	}
 }
 
-// enterRecord appends a record with its key and puts it into the host's index.
-func (h *hostBuilder) enterRecord(space uint32, key string, body []byte) {
-	arena := &h.table.arena
-	h.entries = append(h.entries, entry{hashKey(space, key), uint64(len(*arena))})
-	*arena = binary.AppendUvarint(*arena, uint64(space))
+// enterRecord appends a record with its key and puts it into the index.
+func (b *builder) enterRecord(hash, owner uint64, key string, body []byte) {
+	arena := &b.table.arena
+	b.entries = append(b.entries, entry{hash, uint64(len(*arena))})
+	*arena = binary.AppendUvarint(*arena, owner)
 	*arena = appendString(*arena, key)
 	*arena = append(*arena, body...)
 }
@@ -260,21 +256,20 @@ const (
 	nodeEnds                 // a group
 	nodeFolders              // a group
 	nodePrefixes             // a table of prefixes
-	nodeChildren             // literal children, in the host's index
+	nodeChildren             // literal children, in the index
 )
 
 // writeNode appends a node, children first, and gives its place and the
 // smallest rank at or below it:
 //
-//	[a literal child: its key] · uvarint number · byte flags · uvarint smallest rank
+//	[a literal child: its key] · uvarint owner number · byte flags · uvarint smallest rank
 //	[name] offset · [ends] group · [folders] group · [prefixes] table
 //
-// key is nil for a root or a :name child; else it makes the record's key once
-// the parent's number is known.
-func (h *hostBuilder) writeNode(key func() (space uint32, text string), n *node) (at, rank uint64) {
-	number := h.nodes
-	h.nodes++
-	flags, rank := byte(0), uint64(1<<62)
+// A literal child is found by its parent's number and its segment; a root and a
+// :name child have no parent here, and are found by their offset.
+func (h *hostBuilder) writeNode(parent uint64, segment string, n *node) (at, rank uint64) {
+	owner := h.newOwners(1)
+	flags, rank := byte(0), uint64(noLimit)
 	lowest := func(rules []*rule) {
 		for _, r := range rules {
 			rank = min(rank, uint64(r.rank))
@@ -283,7 +278,7 @@ func (h *hostBuilder) writeNode(key func() (space uint32, text string), n *node)
 	var body []byte
 	if n.name != nil {
 		flags |= nodeName
-		at, below := h.writeNode(nil, n.name)
+		at, below := h.writeNode(0, "", n.name)
 		rank = min(rank, below)
 		body = appendOffset(body, at)
 	}
@@ -306,16 +301,15 @@ func (h *hostBuilder) writeNode(key func() (space uint32, text string), n *node)
 	}
 	for _, text := range slices.Sorted(maps.Keys(n.children)) {
 		flags |= nodeChildren
-		_, below := h.writeNode(func() (uint32, string) { return spaceNode + number, text }, n.children[text])
+		_, below := h.writeNode(owner, text, n.children[text])
 		rank = min(rank, below)
 	}
-	rec := binary.AppendUvarint(nil, uint64(number))
+	rec := binary.AppendUvarint(nil, owner)
 	rec = append(rec, flags)
 	rec = binary.AppendUvarint(rec, rank)
 	rec = append(rec, body...)
-	if key != nil {
-		space, text := key()
-		h.enterRecord(space, text, rec)
+	if parent != 0 {
+		h.enterRecord(mix(parent, hashString(segment)), parent, segment, rec)
 		return 0, rank
 	}
 	at = uint64(len(h.table.arena))

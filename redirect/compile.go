@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"fingerpost"
 )
@@ -38,7 +40,8 @@ type builder struct {
 	table   *Table
 	hosts   map[fingerpost.HostPattern]*hostInput
 	aliases map[fingerpost.HostPattern]fingerpost.HostPattern // from an also to its host
-	entries []entry                                           // of the index of hosts
+	entries []entry
+	owners  uint64 // the last owner number given away
 	pages   map[string]uint64
 	regexes int
 	follow  []*fingerpost.Redirect // those that may lead to a host of ours
@@ -192,6 +195,13 @@ func (b *builder) page(html string) uint64 {
 	return at
 }
 
+// newOwners gives n numbers away, and the first of them.
+func (b *builder) newOwners(n uint64) uint64 {
+	first := b.owners + 1
+	b.owners += n
+	return first
+}
+
 // host writes the block of one host form.
 func (b *builder) host(in *hostInput) {
 	rules := b.parse(in)
@@ -199,7 +209,7 @@ func (b *builder) host(in *hostInput) {
 		return
 	}
 	slices.SortFunc(rules, compare)
-	h := hostBuilder{builder: b, others: noLimit}
+	h := hostBuilder{builder: b, hash: hashString(string(in.name)), owner: b.newOwners(spaces), others: noLimit}
 	for i, r := range rules {
 		r.rank = i
 		h.add(r)
@@ -210,34 +220,29 @@ func (b *builder) host(in *hostInput) {
 	}
 }
 
-// record appends a host's record and enters it and its aliases into the index.
+// record appends a host's record, and one for each of its aliases.
 func (b *builder) record(in *hostInput, record []byte) {
 	t := b.table
 	at := uint64(len(t.arena))
 	t.arena = append(t.arena, record...)
-	b.enter(in.name, at, at)
+	b.entries = append(b.entries, entry{hashString(string(in.name)), at})
+	b.name(in.name, at)
 	for _, alias := range in.aliases {
-		aliasAt := uint64(len(t.arena))
-		t.arena = binary.AppendUvarint(t.arena, spaceHost)
-		t.arena = appendString(t.arena, alias)
-		t.arena = binary.AppendUvarint(t.arena, hostAlias)
-		t.arena = appendOffset(t.arena, at)
-		b.enter(alias, aliasAt, at)
+		body := appendOffset(binary.AppendUvarint(nil, hostAlias), at)
+		b.enterRecord(hashString(string(alias)), ownerHosts, string(alias), body)
+		b.name(alias, at)
 	}
 }
 
-// enter puts a name's record into the index; host is the record that it leads to.
-func (b *builder) enter(name fingerpost.HostPattern, at, host uint64) {
+// name notes what lookups of a host name have to know before they begin.
+func (b *builder) name(name fingerpost.HostPattern, host uint64) {
 	t := b.table
 	t.nhosts++
 	if name == "*" {
 		t.star = host
-		return
-	}
-	if suffix := name.Suffix(); suffix != "" {
+	} else if suffix := name.Suffix(); suffix != "" {
 		t.depths |= 1 << min(strings.Count(suffix, ".")+1, 63)
 	}
-	b.entries = append(b.entries, entry{hashKey(spaceHost, string(name)), at})
 }
 
 // parse takes a host's rules apart and reports duplicates.
@@ -294,11 +299,11 @@ func place(at fingerpost.Position, what string) string {
 	return what
 }
 
-// finish writes the index of hosts and the header.
+// finish writes the index and the header.
 func (b *builder) finish() *Table {
 	t := b.table
-	t.arena, t.hosts = appendIndex(t.arena, b.entries)
-	t.regexes = make([]lazyRegexp, b.regexes)
+	t.arena, t.index = appendIndex(t.arena, b.entries)
+	t.regexes = make([]atomic.Pointer[regexp.Regexp], b.regexes)
 	t.arena = bytes.Clone(t.arena) // of its exact size: it stays for long
 	t.header()
 	return t

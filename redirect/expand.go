@@ -1,7 +1,6 @@
 package redirect
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -10,7 +9,7 @@ import (
 
 // render fills the answer from the best candidate.
 func (m *matcher) render() {
-	a, rec, c := m.a, &m.best.rule, m.best.rest
+	a, rec, c := m.a, &m.best.rule, cursor{m.t.arena, m.best.rest}
 	a.Rule = RuleRef{m.t, m.host.at, m.best.at}
 	a.Status = rec.status()
 	age := fingerpost.CacheNone
@@ -139,15 +138,9 @@ func (m *matcher) addQuery(dst []byte, query int) []byte {
 
 // consumes reports whether the winner's from names a query key.
 func (m *matcher) consumes(key string) bool {
-	rec := &m.best.rule
-	c := rec.rest
-	if rec.flags&flagID != 0 {
-		c.string()
-	}
-	if rec.flags&flagRegex != 0 {
-		c.string()
-		c.string()
-		c.uvarint()
+	c := m.behindID()
+	if m.best.rule.flags&flagRegex != 0 {
+		m.t.readRegexp(&c, 0)
 	}
 	for n := c.uvarint(); n > 0; n-- {
 		if c.string() == key {
@@ -232,14 +225,21 @@ func (m *matcher) capture(op int, c *cursor) string {
 		return v
 	}
 	group := int(c.uvarint()) // opGroup
-	if loc := m.regexp(&m.best).FindStringSubmatchIndex(m.r.Path.Norm); loc != nil && loc[2*group] >= 0 {
+	winner := m.behindID()
+	re, _ := m.t.readRegexp(&winner, m.best.rule.flags)
+	if loc := re.get().FindStringSubmatchIndex(m.r.Path.Norm); loc != nil && loc[2*group] >= 0 {
 		return m.r.Path.Norm[loc[2*group]:loc[2*group+1]]
 	}
 	return ""
 }
 
-func (m *matcher) regexp(cand *candidate) *regexp.Regexp {
-	return m.t.regexes[cand.regexp].get(cand.expr, cand.rule.flags&flagFoldCase != 0)
+// behindID is a cursor in the winner's record, behind its id.
+func (m *matcher) behindID() cursor {
+	c := cursor{m.t.arena, m.best.rule.rest}
+	if m.best.rule.flags&flagID != 0 {
+		c.string()
+	}
+	return c
 }
 
 // segmentsFrom is what of a path stands from segment n on.

@@ -33,7 +33,8 @@ func (t *Table) Explain(r *Request, a *Answer) Trace {
 	m := matcher{t: t, r: r, a: a, trace: &trace}
 	m.answer()
 	for _, f := range a.forms {
-		h := readHost(cursor{t.arena, f.at})
+		var h hostRecord
+		h.read(t.arena, f.at)
 		trace.Forms = append(trace.Forms, h.name)
 		if h.flags&hostDeclared != 0 && trace.Policy == "" {
 			trace.Policy = []string{fingerpost.AllowAll, fingerpost.RedirectToHTTPS, fingerpost.HTTPSOnly}[h.policy]
@@ -65,7 +66,7 @@ func (t *Trace) candidate(m *matcher, c *candidate, why reason, detail string) {
 	if detail != "" {
 		text += " " + detail
 	}
-	t.Candidates = append(t.Candidates, Candidate{Host: m.host.name, ID: c.rule.id(), Reason: text,
+	t.Candidates = append(t.Candidates, Candidate{Host: m.host.name, ID: c.rule.id(m.t.arena), Reason: text,
 		form: slices.Index(m.a.forms, m.form), rank: c.rule.rank, at: c.at})
 }
 

@@ -28,6 +28,9 @@ type matcher struct {
 	lower string // path in lower case, made when a rule first asks for it
 	slash bool   // whether there was a final slash
 
+	pathHash uint64
+	early    probe // for path on the exact form of the host
+
 	form  form
 	host  hostRecord
 	best  candidate
@@ -41,10 +44,8 @@ type matcher struct {
 type candidate struct {
 	at      uint64 // of its record
 	rule    ruleRecord
-	rest    cursor // in the record, behind the conditions
+	rest    uint64 // in the record, behind the conditions
 	expires int64
-	expr    string // of a regex
-	regexp  int    // its number
 }
 
 // dependency is a rule whose conditions the answer depends on, whether it holds
@@ -68,7 +69,14 @@ func (m *matcher) answer() {
 		a.Kind, a.Status = BadMethod, 405
 		return
 	}
-	a.forms = m.t.forms(a.forms, r.Host)
+	m.path, m.slash = r.Path.Norm, false
+	if n := len(m.path); n > 1 && m.path[n-1] == '/' {
+		m.path, m.slash = m.path[:n-1], true
+	}
+	host := hashString(r.Host)
+	m.pathHash = hashString(m.path)
+	m.early = m.t.index.begin(m.t.arena, hashIn(host, spaceExact, m.pathHash))
+	a.forms = m.t.forms(a.forms, r.Host, host)
 	if len(a.forms) == 0 {
 		a.Kind, a.Status = UnknownHost, 404
 		if r.HTTPS {
@@ -79,12 +87,9 @@ func (m *matcher) answer() {
 	if m.t.flags&tableDeclared != 0 && m.policy() {
 		return
 	}
-	m.path, m.slash = r.Path.Norm, false
-	if n := len(m.path); n > 1 && m.path[n-1] == '/' {
-		m.path, m.slash = m.path[:n-1], true
-	}
 	for _, f := range a.forms {
-		m.form, m.host = f, readHost(cursor{m.t.arena, f.at})
+		m.form = f
+		m.host.read(m.t.arena, f.at)
 		if m.match() {
 			a.Kind = ByRule
 			m.render()
@@ -92,9 +97,11 @@ func (m *matcher) answer() {
 		}
 		if m.host.fallback != 0 {
 			a.Kind = ByFallback
-			m.best = candidate{at: m.host.fallback, expires: neverExpires, rule: readRule(cursor{m.t.arena, m.host.fallback})}
-			m.best.rest = m.best.rule.rest
-			m.best.rest.string() // its id
+			m.best = candidate{at: m.host.fallback, expires: neverExpires}
+			m.best.rule.read(m.t.arena, m.best.at)
+			c := cursor{m.t.arena, m.best.rule.rest}
+			c.string() // its id
+			m.best.rest = c.at
 			m.render()
 			return
 		}
@@ -110,7 +117,8 @@ func (m *matcher) answer() {
 func (m *matcher) policy() (done bool) {
 	a, r := m.a, m.r
 	for _, f := range a.forms {
-		h := readHost(cursor{m.t.arena, f.at})
+		h := &m.host
+		h.read(m.t.arena, f.at)
 		if h.flags&hostDeclared == 0 {
 			continue
 		}
@@ -143,10 +151,10 @@ func (m *matcher) match() bool {
 	m.limit, m.best = noLimit, candidate{}
 	m.a.depends = m.a.depends[:0]
 	if h.flags&hostExact != 0 {
-		m.literals(spaceExact, m.path)
+		m.literals(spaceExact, m.path, m.pathHash)
 	}
 	if h.flags&hostFold != 0 {
-		m.literals(spaceFold, m.folded())
+		m.literals(spaceFold, m.folded(), hashString(m.folded()))
 	}
 	if h.others < m.limit || m.trace != nil {
 		if h.flags&hostTrie != 0 {
@@ -156,7 +164,7 @@ func (m *matcher) match() bool {
 			m.walk(cursor{m.t.arena, h.foldTrie}, m.segments(m.folded()))
 		}
 		if h.flags&hostRegex != 0 {
-			m.group(h.regexes)
+			m.group(cursor{m.t.arena, h.regexes})
 		}
 	}
 	for _, d := range m.a.depends {
@@ -195,9 +203,8 @@ func (m *matcher) segments(path string) string {
 }
 
 // literals tries the rules of one literal path.
-func (m *matcher) literals(space uint32, path string) {
-	b := m.t.arena
-	_, c, ok := m.host.index.find(b, space, path)
+func (m *matcher) literals(space uint64, path string, hash uint64) {
+	c, ok := m.find(space, path, hash)
 	if !ok {
 		return
 	}
@@ -212,16 +219,28 @@ func (m *matcher) literals(space uint32, path string) {
 		}
 		key, value, _ := strings.Cut(pair, "=")
 		m.a.scratch = appendQueryKey(m.a.scratch[:0], path, fingerpost.UnescapeQuery(key), fingerpost.UnescapeQuery(value))
-		if _, c, ok := m.host.index.find(b, space+spaceExactQuery, unsafeString(m.a.scratch)); ok {
+		full := unsafeString(m.a.scratch)
+		if c, ok := m.find(space+spaceExactQuery, full, hashString(full)); ok {
 			m.group(c)
 		}
 	}
 }
 
+// find looks a key of the host form in hand up.
+func (m *matcher) find(space uint64, key string, hash uint64) (cursor, bool) {
+	hash = hashIn(m.form.hash, space, hash)
+	p := m.early
+	if hash != p.hash {
+		p = m.t.index.begin(m.t.arena, hash)
+	}
+	_, c, ok := m.t.index.find(m.t.arena, p, m.host.owner+space, key)
+	return c, ok
+}
+
 // walk tries the patterns and prefixes at and below a node; rest is what of the
 // path is still to be compared.
 func (m *matcher) walk(c cursor, rest string) {
-	number, flags := uint32(c.uvarint()), c.byte()
+	owner, flags := c.uvarint(), c.byte()
 	if rank := c.uvarint(); rank >= m.limit && m.trace == nil {
 		return
 	}
@@ -251,7 +270,8 @@ func (m *matcher) walk(c cursor, rest string) {
 		seg, below = seg[:i], seg[i:]
 	}
 	if flags&nodeChildren != 0 {
-		if _, child, ok := m.host.index.find(m.t.arena, spaceNode+number, seg); ok {
+		p := m.t.index.begin(m.t.arena, mix(owner, hashString(seg)))
+		if _, child, ok := m.t.index.find(m.t.arena, p, owner, seg); ok {
 			m.walk(child, below)
 		}
 	}
@@ -305,7 +325,8 @@ func (m *matcher) group(c cursor) {
 // try makes the rule at an offset the best one if it is better than that and
 // holds.
 func (m *matcher) try(at uint64) {
-	cand := candidate{at: at, rule: readRule(cursor{m.t.arena, at}), expires: neverExpires}
+	cand := candidate{at: at, expires: neverExpires}
+	cand.rule.read(m.t.arena, at)
 	if cand.rule.rank >= m.limit && m.trace == nil {
 		return
 	}
@@ -321,7 +342,7 @@ func (m *matcher) try(at uint64) {
 // holds decides whether a rule whose path fits is for this request, and leaves
 // the cursor behind its conditions.
 func (m *matcher) holds(cand *candidate) (reason, string) {
-	r, rec, c := m.r, &cand.rule, cand.rule.rest
+	r, rec, c := m.r, &cand.rule, cursor{m.t.arena, cand.rule.rest}
 	flags := rec.flags
 	switch {
 	case flags&flagHTTP != 0 && r.HTTPS, flags&flagHTTPS != 0 && !r.HTTPS:
@@ -331,10 +352,8 @@ func (m *matcher) holds(cand *candidate) (reason, string) {
 		c.string()
 	}
 	if flags&flagRegex != 0 {
-		cand.expr = c.string()
-		begin := c.string()
-		cand.regexp = int(c.uvarint())
-		if !strings.HasPrefix(r.Path.Norm, begin) || !m.regexp(cand).MatchString(r.Path.Norm) {
+		re, begin := m.t.readRegexp(&c, flags)
+		if !strings.HasPrefix(r.Path.Norm, begin) || !re.get().MatchString(r.Path.Norm) {
 			return lostRegex, ""
 		}
 	} else if flags&flagStrict != 0 && (flags&flagSlash != 0) != m.slash {
@@ -366,6 +385,6 @@ func (m *matcher) holds(cand *candidate) (reason, string) {
 		}
 		cand.expires = expires
 	}
-	cand.rest = c
+	cand.rest = c.at
 	return holds, ""
 }

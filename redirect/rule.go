@@ -180,20 +180,31 @@ func headerLines(h map[string]string) string {
 	return b.String()
 }
 
-// ruleRecord is the fixed part of a record, and a cursor behind it.
+// ruleRecord is the fixed part of a record, and where the rest begins.
 type ruleRecord struct {
 	rank    uint64
 	flags   uint32
 	since   uint32
 	keyHash uint64
-	rest    cursor
+	rest    uint64
 }
 
-func readRule(c cursor) ruleRecord {
-	return ruleRecord{rank: c.uvarint(), flags: c.uint32(), since: c.uint32(), keyHash: c.uint64(), rest: c}
+func (r *ruleRecord) read(b []byte, at uint64) {
+	c := cursor{b, at}
+	r.rank = c.uvarint()
+	r.flags, r.since, r.keyHash = c.uint32(), c.uint32(), c.uint64()
+	r.rest = c.at
 }
 
 func (r *ruleRecord) status() int { return statuses[r.flags>>statusShift] }
+
+func (r *ruleRecord) id(b []byte) string {
+	if r.flags&flagID != 0 {
+		c := cursor{b, r.rest}
+		return c.string()
+	}
+	return fingerpost.DerivedID(r.keyHash)
+}
 
 // RuleRef points at a rule of the table that gave it. The zero RuleRef points
 // at none.
@@ -212,25 +223,20 @@ func (r RuleRef) Host() string {
 	if r.IsZero() {
 		return ""
 	}
-	return readHost(cursor{r.t.arena, r.host}).name
+	var h hostRecord
+	h.read(r.t.arena, r.host)
+	return h.name
 }
 
 // ID is the rule's id, derived where the redirect has none, empty for the zero
-// RuleRef and "fallback" for a host's fallback.
+// RuleRef and FallbackID for a host's fallback.
 func (r RuleRef) ID() string {
 	if r.IsZero() {
 		return ""
 	}
-	rec := readRule(cursor{r.t.arena, r.record})
-	return rec.id()
-}
-
-func (r *ruleRecord) id() string {
-	if r.flags&flagID != 0 {
-		c := r.rest
-		return c.string()
-	}
-	return fingerpost.DerivedID(r.keyHash)
+	var rec ruleRecord
+	rec.read(r.t.arena, r.record)
+	return rec.id(r.t.arena)
 }
 
 // The operations of a target's template. Captures are read off the request's

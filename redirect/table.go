@@ -15,35 +15,50 @@ import (
 // of goroutines may read it at once. It costs the garbage collector nothing,
 // whatever its size, since all of it but the compiled regexes is one byte slice.
 //
-//	header · host blocks · pages · index of hosts
+//	header · host blocks · pages · index
 //
 // A host block is the records of one host form: its paths, trie nodes and rules,
-// the index that finds them, and the host's own record, which points at these.
+// and the host's own record behind them. One index finds all of them, by keys
+// that are known from the request alone: where a path stands does not wait for
+// where its host stands.
 type Table struct {
 	arena   []byte
-	hosts   index
-	star    uint64       // the record of the host "*", or 0
-	depths  uint64       // bit n: there is a wildcard with a suffix of n labels (63: or more)
-	flags   uint32       // table flags
-	rules   int          // number of redirects
-	nhosts  int          // number of host patterns, aliases included
-	regexes []lazyRegexp // by number
+	index   index
+	star    uint64                          // the record of the host "*", or 0
+	depths  uint64                          // bit n: there is a wildcard with a suffix of n labels (63: or more)
+	flags   uint32                          // table flags
+	rules   int                             // number of redirects
+	nhosts  int                             // number of host patterns, aliases included
+	regexes []atomic.Pointer[regexp.Regexp] // by number
 }
 
 // lazyRegexp is compiled when a request first needs it, so that opening a table
 // takes no time for its regexes.
-type lazyRegexp struct{ p atomic.Pointer[regexp.Regexp] }
+type lazyRegexp struct {
+	at   *atomic.Pointer[regexp.Regexp]
+	expr string
+	fold bool // ignore case
+}
 
-func (l *lazyRegexp) get(expr string, ignoreCase bool) *regexp.Regexp {
-	if re := l.p.Load(); re != nil {
+func (l lazyRegexp) get() *regexp.Regexp {
+	if re := l.at.Load(); re != nil {
 		return re
 	}
-	re, err := fingerpost.CompileRegex(expr, ignoreCase)
+	re, err := fingerpost.CompileRegex(l.expr, l.fold)
 	if err != nil {
 		re = neverMatches // it compiled when the table was built
 	}
-	l.p.Store(re)
+	l.at.Store(re)
 	return re
+}
+
+// readRegexp reads the regex of a rule's record: itself, and a text that every
+// path which it matches begins with.
+func (t *Table) readRegexp(c *cursor, flags uint32) (re lazyRegexp, begin string) {
+	re = lazyRegexp{expr: c.string(), fold: flags&flagFoldCase != 0}
+	begin = c.string()
+	re.at = &t.regexes[c.uvarint()]
+	return re, begin
 }
 
 var neverMatches = regexp.MustCompile(`[^\x00-\x{10FFFF}]`)
@@ -60,7 +75,7 @@ const (
 func (t *Table) header() {
 	b := t.arena[:headerSize]
 	copy(b, magic)
-	for i, v := range []uint64{t.hosts.at, t.hosts.n, t.star, t.depths, uint64(t.rules)} {
+	for i, v := range []uint64{t.index.at, t.index.n, t.star, t.depths, uint64(t.rules)} {
 		binary.LittleEndian.PutUint64(b[8+8*i:], v)
 	}
 	binary.LittleEndian.PutUint32(b[48:], t.flags)
@@ -76,12 +91,12 @@ func Open(b []byte) (*Table, error) {
 		return nil, fmt.Errorf("open table: not a table of this version (no %q at its start)", magic)
 	}
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8+8*i:]) }
-	t := &Table{arena: b, hosts: index{word(0), word(1)}, star: word(2), depths: word(3), rules: int(word(4)),
+	t := &Table{arena: b, index: index{word(0), word(1)}, star: word(2), depths: word(3), rules: int(word(4)),
 		flags: binary.LittleEndian.Uint32(b[48:]), nhosts: int(binary.LittleEndian.Uint32(b[52:]))}
-	if end := t.hosts.at + t.hosts.n*slotSize; end != uint64(len(b)) {
+	if end := t.index.at + t.index.n*slotSize; end != uint64(len(b)) {
 		return nil, fmt.Errorf("open table: %d bytes, but its header speaks of %d", len(b), end)
 	}
-	t.regexes = make([]lazyRegexp, binary.LittleEndian.Uint32(b[56:]))
+	t.regexes = make([]atomic.Pointer[regexp.Regexp], binary.LittleEndian.Uint32(b[56:]))
 	return t, nil
 }
 
@@ -116,26 +131,29 @@ const (
 	policyHTTPSOnly
 )
 
-// The spaces of a host's own index; from spaceNode on, the literal children of
-// trie node space-spaceNode.
+// The owners of keys. A host has as many as there are spaces, a trie node has
+// one for its literal children; ownerHosts is that of the hosts themselves.
 const (
-	spaceExact      = iota // path
-	spaceFold              // path in lower case
-	spaceExactQuery        // path, NUL, key, NUL, value
+	ownerHosts = 0
+
+	spaceExact      = iota - 1 // path
+	spaceFold                  // path in lower case
+	spaceExactQuery            // path, NUL, key, NUL, value
 	spaceFoldQuery
-	spaceNode
+	spaces
 )
 
-// spaceHost is the only space of the index of hosts.
-const spaceHost = 0
+// hashIn is the hash of a key in a space of a host.
+func hashIn(host uint64, space uint64, key uint64) uint64 {
+	return mix(host+space*0xBF58476D1CE4E5B9, key)
+}
 
 // hostRecord is what the record of a host form says:
 //
-//	uvarint spaceHost · string name · uvarint flags
+//	uvarint ownerHosts · string name · uvarint flags
 //	[alias] offset of the record of the host that it is served as; nothing more
 //	[declared] byte policy · string HSTS · uvarint length · [fallback's record]
-//	uvarint smallest rank of a rule that is not literal
-//	uvarint slots, offset of the first one
+//	uvarint first owner number · uvarint smallest rank of a rule that is not literal
 //	[trie] offset · [fold trie] offset · [regex] a group
 type hostRecord struct {
 	at       uint64
@@ -144,15 +162,16 @@ type hostRecord struct {
 	policy   byte
 	hsts     string
 	fallback uint64 // the offset of the rule's record, or 0
+	owner    uint64
 	others   uint64
-	index    index
 	trie     uint64
 	foldTrie uint64
-	regexes  cursor
+	regexes  uint64
 }
 
-func readHost(c cursor) hostRecord {
-	h := hostRecord{at: c.at}
+func (h *hostRecord) read(b []byte, at uint64) {
+	*h = hostRecord{at: at}
+	c := cursor{b, at}
 	c.uvarint()
 	h.name = c.string()
 	h.flags = c.uvarint()
@@ -164,69 +183,78 @@ func readHost(c cursor) hostRecord {
 			c.at += n
 		}
 	}
+	h.owner = c.uvarint()
 	h.others = c.uvarint()
-	h.index.n = c.uvarint()
-	h.index.at = c.offset()
 	if h.flags&hostTrie != 0 {
 		h.trie = c.offset()
 	}
 	if h.flags&hostFoldTrie != 0 {
 		h.foldTrie = c.offset()
 	}
-	h.regexes = c
-	return h
+	h.regexes = c.at
 }
 
 // form is one way to see a host name: the record of a pattern that it is one
-// of, and how many of its bytes a wildcard took.
+// of, the hash of that record's name, and how many bytes a wildcard took.
 type form struct {
-	at  uint64
-	sub int
+	at   uint64
+	hash uint64
+	sub  int
 }
 
-// forms appends the forms of host in the order in which they are asked: exact,
-// then the wildcard with more labels, then "*".
-func (t *Table) forms(dst []form, host string) []form {
+// forms appends the forms of host, whose hash is given, in the order in which
+// they are asked: exact, then the wildcard with more labels, then "*".
+func (t *Table) forms(dst []form, host string, hash uint64) []form {
 	if host == "" {
 		return dst
 	}
-	dst = t.appendForm(dst, host, 0)
+	dst = t.appendForm(dst, host, hash, 0)
 	if t.depths != 0 && host[0] != '[' {
-		// name holds "*." and the host, so that each pattern is a part of it:
-		// what stands left of a suffix is not needed again.
-		var buf [256]byte
-		name := append(append(buf[:0], '*', '.'), host...)
-		labels := strings.Count(host, ".") + 1
-		for start := 0; ; labels-- { // of the suffix, in host
-			if t.depths&(1<<min(labels, 63)) != 0 {
-				if start > 0 {
-					name[start] = '*'
-					dst = t.appendForm(dst, unsafeString(name[start:]), start-1)
-				}
-				dst = t.appendForm(dst, unsafeString(name[start+1:]), max(start-1, 0))
-			}
-			dot := strings.IndexByte(host[start:], '.')
-			if dot < 0 {
-				break
-			}
-			start += dot + 1
-		}
+		dst = t.appendWildcards(dst, host)
 	}
 	if t.star != 0 {
-		dst = append(dst, form{t.star, len(host)})
+		dst = append(dst, form{t.star, starHash, len(host)})
 	}
 	return dst
 }
 
-func (t *Table) appendForm(dst []form, pattern string, sub int) []form {
-	at, c, ok := t.hosts.find(t.arena, spaceHost, pattern)
+var starHash = hashString("*")
+
+func (t *Table) appendWildcards(dst []form, host string) []form {
+	// name holds "*." and the host, so that each pattern is a part of it: what
+	// stands left of a suffix is not needed again.
+	var buf [256]byte
+	name := append(append(buf[:0], '*', '.'), host...)
+	labels := strings.Count(host, ".") + 1
+	for start := 0; ; labels-- { // of the suffix, in host
+		if t.depths&(1<<min(labels, 63)) != 0 {
+			if start > 0 {
+				name[start] = '*'
+				pattern := unsafeString(name[start:])
+				dst = t.appendForm(dst, pattern, hashString(pattern), start-1)
+			}
+			pattern := unsafeString(name[start+1:])
+			dst = t.appendForm(dst, pattern, hashString(pattern), max(start-1, 0))
+		}
+		dot := strings.IndexByte(host[start:], '.')
+		if dot < 0 {
+			return dst
+		}
+		start += dot + 1
+	}
+}
+
+func (t *Table) appendForm(dst []form, pattern string, hash uint64, sub int) []form {
+	at, c, ok := t.index.find(t.arena, t.index.begin(t.arena, hash), ownerHosts, pattern)
 	if !ok {
 		return dst
 	}
 	if c.uvarint()&hostAlias != 0 {
 		at = c.offset()
+		name := cursor{t.arena, at + 1} // behind ownerHosts
+		hash = hashString(name.string())
 	}
-	return append(dst, form{at, sub})
+	return append(dst, form{at, hash, sub})
 }
 
 // unsafeString is b as a string, for as long as b does not change.
@@ -236,6 +264,6 @@ func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), l
 // the names in t. The host "*" does not count: it names none.
 func (t *Table) Serves(host string) bool {
 	var buf [8]form
-	forms := t.forms(buf[:0], host)
+	forms := t.forms(buf[:0], host, hashString(host))
 	return len(forms) > 0 && forms[0].at != t.star
 }

@@ -170,7 +170,7 @@ func (r *Request) when(c *cursor, rec *ruleRecord) (why reason, detail string, e
 				return lostAddress, "", expires
 			}
 		case whenPercent:
-			if share(r.Addr, rec.id()) >= int(c.byte()) {
+			if share(r.Addr, rec.id(c.b)) >= int(c.byte()) {
 				return lostPercent, "", expires
 			}
 		case whenHeader:
