@@ -138,12 +138,20 @@ func (h *Host) Validate() error {
 	if strings.ContainsAny(h.Certificate, "/\\") {
 		bad("bad_value", "certificate", "certificate is a name, not a path", "put the file into the certificates folder and give its name without the ending")
 	}
+	from := "*" // in place of a name whose error is reported already
+	if err == nil {
+		from = h.Name
+	}
 	if h.To != "" {
-		wrap("to", (&Redirect{From: "*", To: h.To, Status: h.Status}).Validate())
+		for _, e := range Errors((&Redirect{From: from, To: h.To, Status: h.Status}).Validate()) {
+			bad(e.Code, e.Field, e.Message, e.Hint)
+		}
 	}
 	if r := h.FallbackRedirect(); r != nil {
-		r.From, r.Source = "*", Position{}
-		wrap("fallback", r.Validate())
+		r.From = from
+		for _, e := range Errors(r.Validate()) {
+			bad(e.Code, "fallback."+e.Field, e.Message, e.Hint)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,321 @@
+package cert
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"fingerpost"
+)
+
+// Load reads the certificates of a folder. Files belong together by their name
+// without the ending:
+//
+//	NAME.crt, NAME.pem or NAME.cer with NAME.key
+//	NAME.pem (or any of these) that holds the key too
+//
+// A file has any number of PEM blocks in any order: the certificate of the key
+// is found among them, and the chain sorted behind it. default.* is for clients
+// that send no server name. Hidden files, folders and other endings are left
+// alone.
+//
+// An expired certificate, one not yet valid and an incomplete chain are
+// warnings. All else that is wrong is an error, and the certificate is left
+// out: the index has all that are sound even where err is not nil, and is nil
+// only if the folder cannot be read. Both kinds are *fingerpost.Error, err
+// several of them joined, with the file at fault and a hint.
+func Load(dir string) (x *Index, warnings []error, err error) {
+	return load(dir, newIndex(nil))
+}
+
+// load is Load that puts the certificate of last in the place of one whose
+// files are wrong.
+func load(dir string, last *Index) (*Index, []error, error) {
+	groups, err := list(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	type result struct {
+		cert     *Certificate
+		warnings []error
+		err      error
+	}
+	// Parsing a pair costs a point multiplication, so the work is spread.
+	results := make([]result, len(groups))
+	var wg sync.WaitGroup
+	next := make(chan int, len(groups))
+	for i := range groups {
+		next <- i
+	}
+	close(next)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := range next {
+				r := &results[i]
+				r.cert, r.warnings, r.err = groups[i].read(dir)
+			}
+		})
+	}
+	wg.Wait()
+
+	var all []*Certificate
+	var warnings, errs []error
+	for i, r := range results {
+		if r.err != nil {
+			errs = append(errs, r.err)
+			r.cert = last.byName[groups[i].name]
+		}
+		if r.cert != nil {
+			all = append(all, r.cert)
+		}
+		warnings = append(warnings, r.warnings...)
+	}
+	return newIndex(all), warnings, errors.Join(errs...)
+}
+
+// group is the files of one certificate.
+type group struct {
+	name  string
+	files []string // without the folder
+}
+
+func list(dir string) ([]group, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, &fingerpost.Error{Code: "bad_certificate", Message: "read the certificates folder: " + cause(err),
+			Hint: "create the folder, or correct certificates.dir", At: fingerpost.Position{File: dir}}
+	}
+	var groups []group
+	at := map[string]int{}
+	for _, e := range entries { // sorted by file name
+		ext := filepath.Ext(e.Name())
+		name := strings.TrimSuffix(e.Name(), ext)
+		switch strings.ToLower(ext) {
+		case ".crt", ".pem", ".cer", ".key":
+		default:
+			continue
+		}
+		// A link to a file counts: Kubernetes mounts secrets so.
+		if e.IsDir() || strings.HasPrefix(name, ".") || name == "" {
+			continue
+		}
+		i, ok := at[name]
+		if !ok {
+			i = len(groups)
+			at[name] = i
+			groups = append(groups, group{name: name})
+		}
+		groups[i].files = append(groups[i].files, e.Name())
+	}
+	return groups, nil
+}
+
+// cause is what went wrong with a file, without the path that the position of
+// the error names already.
+func cause(err error) string {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// found is a certificate or key with the file that it was in.
+type found[T any] struct {
+	value T
+	file  string
+}
+
+// read reads and checks the certificate of one group.
+func (g *group) read(dir string) (c *Certificate, warnings []error, err error) {
+	fault := func(file, message, hint string) error {
+		return &fingerpost.Error{Code: "bad_certificate", Message: message, Hint: hint, At: fingerpost.Position{File: filepath.Join(dir, file)}}
+	}
+	var certs []found[*x509.Certificate]
+	var keys []found[crypto.Signer]
+	for _, file := range g.files {
+		if err := readFile(dir, file, fault, &certs, &keys); err != nil {
+			return nil, nil, err
+		}
+	}
+	switch {
+	case len(certs) == 0 && len(keys) == 0:
+		return nil, nil, fault(g.files[0], "no certificate and no key in the file", "the file must hold PEM blocks (-----BEGIN CERTIFICATE-----); convert DER with openssl x509 -inform der")
+	case len(keys) == 0:
+		return nil, nil, fault(certs[0].file, "the certificate has no key", "put its key beside it as "+g.name+".key")
+	case len(certs) == 0:
+		return nil, nil, fault(keys[0].file, "the key has no certificate", "put its certificate beside it as "+g.name+".crt")
+	}
+	key := keys[0]
+	for _, other := range keys[1:] {
+		if !samePublicKey(key.value.Public(), other.value.Public()) {
+			return nil, nil, fault(other.file, "another key than in "+filepath.Join(dir, key.file), "keep the one that belongs to the certificate, and give each certificate a file name of its own")
+		}
+	}
+
+	leaf := -1
+	for i, c := range certs {
+		if samePublicKey(c.value.PublicKey, key.value.Public()) && (leaf < 0 || c.value.NotAfter.After(certs[leaf].value.NotAfter)) {
+			leaf = i
+		}
+	}
+	if leaf < 0 {
+		return nil, nil, fault(certs[0].file, "the certificate does not belong to the key in "+filepath.Join(dir, key.file), "take the key that the certificate was requested with; several certificates need different file names")
+	}
+	first := certs[leaf]
+	chain, unused := sortChain(first.value, certs)
+	for i, link := range chain {
+		if message, hint := weakness(link); message != "" {
+			if i > 0 {
+				message = "in the chain, " + link.Subject.String() + ": " + message
+			}
+			return nil, nil, fault(first.file, message, hint)
+		}
+	}
+	names := hosts(first.value)
+	if len(names) == 0 {
+		return nil, nil, fault(first.file, "the certificate names no host", "browsers look only at the subject alternative names; have it issued again with them")
+	}
+
+	const day = "2006-01-02"
+	switch now := time.Now(); {
+	case now.After(first.value.NotAfter):
+		warnings = append(warnings, fault(first.file, "the certificate expired on "+first.value.NotAfter.Format(day), "renew it; it is served only where no other covers the name"))
+	case now.Before(first.value.NotBefore):
+		warnings = append(warnings, fault(first.file, "the certificate is not valid before "+first.value.NotBefore.Format(day), "it is served only where no other covers the name; is the clock right?"))
+	}
+	if last := chain[len(chain)-1]; len(chain) == 1 && len(last.IssuingCertificateURL) > 0 && !isSelfIssued(last) {
+		// A private CA may sign without an intermediate, and names no place to
+		// get it from; public ones always have one.
+		warnings = append(warnings, fault(first.file, "the chain lacks the certificate of "+last.Issuer.String(), "append it to the file: "+last.IssuingCertificateURL[0]))
+	}
+	if unused > 0 {
+		warnings = append(warnings, fault(first.file, fmt.Sprintf("%d certificates do not belong to the chain", unused), "they are not sent; remove them, or give each certificate a file name of its own"))
+	}
+
+	c = &Certificate{
+		Name: g.name, File: filepath.Join(dir, first.file), Hosts: names,
+		NotBefore: first.value.NotBefore, NotAfter: first.value.NotAfter,
+		tls:   tls.Certificate{PrivateKey: key.value, Leaf: first.value},
+		ecdsa: isECDSA(first.value),
+	}
+	for _, link := range chain {
+		c.tls.Certificate = append(c.tls.Certificate, link.Raw)
+	}
+	return c, warnings, nil
+}
+
+// readFile appends what one file holds.
+func readFile(dir, file string, fault func(file, message, hint string) error, certs *[]found[*x509.Certificate], keys *[]found[crypto.Signer]) error {
+	text, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return fault(file, "read the file: "+cause(err), "fingerpost must be allowed to read it")
+	}
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		switch {
+		case block.Type == "CERTIFICATE", block.Type == "X509 CERTIFICATE":
+			c, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return fault(file, "a certificate cannot be read: "+trim(err), "is the file whole?")
+			}
+			if !slices.ContainsFunc(*certs, func(f found[*x509.Certificate]) bool { return f.value.Equal(c) }) {
+				*certs = append(*certs, found[*x509.Certificate]{c, file})
+			}
+		case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
+			return fault(file, "the key is encrypted", "decrypt it: openssl pkey -in "+file+" -out plain.key, and take care who can read it")
+		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			key, err := parseKey(block.Bytes)
+			if err != nil {
+				return fault(file, "the key cannot be read: "+trim(err), "RSA or ECDSA in PKCS #8, PKCS #1 or SEC 1 form")
+			}
+			*keys = append(*keys, found[crypto.Signer]{key, file})
+		}
+		// Other blocks (EC PARAMETERS, DH PARAMETERS) say nothing that the key
+		// does not.
+	}
+	if bytes.Contains(text, []byte("-----BEGIN ")) {
+		return fault(file, "a PEM block cannot be read", "is the file whole? each -----BEGIN needs its -----END, on lines of their own")
+	}
+	return nil
+}
+
+func trim(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
+
+// parseKey reads a key in any of the forms that openssl writes, whatever the
+// type of its block says.
+func parseKey(der []byte) (crypto.Signer, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		if key, err := x509.ParseECPrivateKey(der); err == nil {
+			return key, nil
+		}
+		if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+			return key, nil
+		}
+		return nil, err
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a %T cannot sign", key)
+	}
+	return signer, nil
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
+}
+
+// sortChain gives what is sent with leaf: leaf itself, then each issuer after
+// what it signed. The root stays out, since a client that does not have it
+// already does not trust it (RFC 8446 4.4.2). unused counts the certificates of
+// certs that belong to no such chain.
+func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate]) (chain []*x509.Certificate, unused int) {
+	chain = []*x509.Certificate{leaf}
+	used := map[*x509.Certificate]bool{leaf: true}
+	for last := leaf; !isSelfIssued(last); {
+		i := slices.IndexFunc(certs, func(f found[*x509.Certificate]) bool {
+			c := f.value
+			return !used[c] && bytes.Equal(c.RawSubject, last.RawIssuer) && last.CheckSignatureFrom(c) == nil
+		})
+		if i < 0 {
+			break
+		}
+		last = certs[i].value
+		used[last] = true
+		if !isSelfIssued(last) {
+			chain = append(chain, last)
+		}
+	}
+	return chain, len(certs) - len(used)
+}
+
+func isSelfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
+
+// weakness says why no client should or would accept c.
+func weakness(c *x509.Certificate) (message, hint string) {
+	switch c.SignatureAlgorithm {
+	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+		return "the certificate is signed with " + c.SignatureAlgorithm.String() + ", which browsers refuse", "have it issued again, signed with SHA-256"
+	}
+	if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
+		return fmt.Sprintf("the key is RSA with %d bits, which browsers refuse", key.N.BitLen()), "have it issued again with a key of 2048 bits or ECDSA P-256"
+	}
+	return "", ""
+}

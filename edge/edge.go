@@ -1,0 +1,222 @@
+// Package edge answers visitors: it listens, ends TLS, checks each request
+// against the limits and the grammar, asks the table and sends what it says.
+//
+// It knows sockets, HTTP and the limits. It does not know where tables or
+// certificates come from, nor what a redirect means: [redirect.Table] answers
+// for every host, and all else is handed in as functions. It writes nothing to
+// disk, and the path of a request takes no lock.
+//
+// Start reading at [Server], then front.ServeHTTP in handler.go, which is the
+// whole way of one request: front.read (request.go) turns it into a
+// [redirect.Request], the table answers, exchange.send (response.go) renders the
+// [redirect.Answer].
+package edge
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fingerpost/redirect"
+	"fingerpost/telemetry"
+)
+
+// Server answers visitors on any number of listeners. The fields are set before
+// the first listener is served and not changed after; its methods may be called
+// by several goroutines at once.
+type Server struct {
+	// Table gives the table to ask; it is called once for each request, which
+	// sees that one table only.
+	Table func() *redirect.Table
+	// Certificate chooses for a handshake, as tls.Config.GetCertificate does;
+	// (nil, nil) refuses an unknown name. Needed by ServeTLS only. Beside
+	// handshakes it is asked once for each request whose host is not the one of
+	// its connection.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	// What follows may be nil or zero.
+
+	Covered func(host string) bool  // whether a live certificate covers host; see redirect.Request
+	Country func(netip.Addr) string // ISO 3166-1 alpha-2, empty if unknown; asked only if the table uses it
+	Now     func() time.Time        // the clock; default time.Now
+	Metrics *telemetry.Metrics
+	Access  *telemetry.AccessLog
+	Log     *slog.Logger // default slog.Default()
+	Limits  Limits
+
+	httpsPort atomic.Pointer[string] // of the TLS listener served last; see front.port
+	notices   notices
+
+	mu      sync.Mutex // guards the two below
+	servers []*http.Server
+	closed  bool // no listener is served any more
+}
+
+// Limits bound what one client can ask of the server. Zero fields stand for the
+// defaults.
+type Limits struct {
+	URL     int           // bytes of the request target, over which 414 is sent; default 8192
+	Head    int           // bytes of request line and header fields, over which 431 is sent; default 20480
+	Body    int64         // bytes of a request body that are read past so that the connection can be kept; default 65536
+	Header  time.Duration // for the handshake, and for the head of a request to arrive; default 10 s
+	Request time.Duration // for a whole request to arrive, and again for its answer to leave; default 30 s
+	Idle    time.Duration // between two requests; default 60 s
+	Streams int           // at once on one HTTP/2 connection; default 250
+}
+
+func (l Limits) withDefaults() Limits {
+	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250}
+	set(&d.URL, l.URL)
+	set(&d.Head, l.Head)
+	set(&d.Body, l.Body)
+	set(&d.Header, l.Header)
+	set(&d.Request, l.Request)
+	set(&d.Idle, l.Idle)
+	set(&d.Streams, l.Streams)
+	return d
+}
+
+func set[T int | int64 | time.Duration](p *T, v T) {
+	if v != 0 {
+		*p = v
+	}
+}
+
+// netHTTPHead is what net/http takes of a head. It is above the limits, so that
+// it is this package that tells 414 from 431.
+const netHTTPHead = 64 << 10
+
+// ServePlain answers HTTP/1.0, 1.1 and, for clients that begin with it, HTTP/2
+// on l until Shutdown, and closes l. The error is nil after Shutdown.
+func (s *Server) ServePlain(l net.Listener) error {
+	f := s.newFront(false, port(l))
+	f.server.Protocols.SetUnencryptedHTTP2(true)
+	return s.serve(f, func() error { return f.server.Serve(l) })
+}
+
+// ServeTLS is ServePlain over TLS 1.2 or 1.3 with HTTP/2 by ALPN.
+func (s *Server) ServeTLS(l net.Listener) error {
+	p := port(l)
+	s.httpsPort.Store(&p)
+	f := s.newFront(true, p)
+	f.server.Protocols.SetHTTP2(true)
+	// CurvePreferences stay nil: the default has the post-quantum hybrid first.
+	f.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.Certificate}
+	return s.serve(f, func() error { return f.server.ServeTLS(l, "", "") })
+}
+
+// newFront makes the handler and the http.Server of one listener.
+func (s *Server) newFront(https bool, port string) *front {
+	limits := s.Limits.withDefaults()
+	f := &front{s: s, https: https, port: port, limits: limits, log: s.Log, now: s.Now}
+	if f.log == nil {
+		f.log = slog.Default()
+	}
+	if f.now == nil {
+		f.now = time.Now
+	}
+	connections := s.Metrics.Connections(telemetry.Scheme(https))
+	f.server = &http.Server{
+		Handler:           f,
+		Protocols:         new(http.Protocols),
+		MaxHeaderBytes:    netHTTPHead,
+		ReadHeaderTimeout: limits.Header,
+		ReadTimeout:       limits.Request,
+		WriteTimeout:      limits.Request,
+		IdleTimeout:       limits.Idle,
+		// OPTIONS * passes the same checks as every other request.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(&httpLog{f.log, s.Metrics}, "", 0),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: limits.Streams,
+			// Bodies are not read here: what a client may send unasked is memory.
+			MaxReceiveBufferPerConnection: 64 << 10,
+			MaxReceiveBufferPerStream:     64 << 10,
+		},
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				connections.Inc()
+			case http.StateClosed, http.StateHijacked:
+				connections.Dec()
+			}
+		},
+	}
+	f.server.Protocols.SetHTTP1(true)
+	return f
+}
+
+func (s *Server) serve(f *front, run func() error) error {
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		s.servers = append(s.servers, f.server)
+	} else {
+		// Serve then only closes its listener and returns.
+		f.server.Close()
+	}
+	s.mu.Unlock()
+	if err := run(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown stops listening, finishes the requests under way and closes every
+// connection. When ctx ends before that, it closes what is left and returns the
+// error of ctx. The serving methods return as soon as Shutdown begins; wait for
+// Shutdown itself.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	servers := s.servers
+	s.mu.Unlock()
+	errs := make([]error, len(servers))
+	var wg sync.WaitGroup
+	for i, server := range servers {
+		wg.Go(func() {
+			if errs[i] = server.Shutdown(ctx); errs[i] != nil {
+				server.Close()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// port is the port that l is bound to.
+func port(l net.Listener) string {
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		return strconv.Itoa(a.Port)
+	}
+	return ""
+}
+
+// httpLog takes what net/http has to say. It is what clients did wrong, and a
+// scanner does that all day: debug. A panic is ours.
+type httpLog struct {
+	log     *slog.Logger
+	metrics *telemetry.Metrics
+}
+
+func (h *httpLog) Write(p []byte) (int, error) {
+	level := slog.LevelDebug
+	switch {
+	case bytes.HasPrefix(p, []byte("http: TLS handshake error")):
+		h.metrics.HandshakeError()
+	case bytes.Contains(p, []byte("panic serving")):
+		level = slog.LevelError
+	}
+	h.log.Log(context.Background(), level, string(bytes.TrimSpace(p)))
+	return len(p), nil
+}

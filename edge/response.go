@@ -1,0 +1,131 @@
+package edge
+
+import (
+	"net/http"
+	"net/textproto"
+	"strconv"
+	"strings"
+
+	"fingerpost/redirect"
+)
+
+// Header values that every answer shares. net/http only reads them.
+var (
+	closeValue   = []string{"close"}
+	contentType  = []string{"text/html; charset=utf-8"}
+	noSniffValue = []string{"nosniff"}
+	allowValue   = []string{"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
+)
+
+// refuse makes status the answer, for a request that the table is not asked
+// about.
+func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int) {
+	a := &x.answer
+	a.Kind, a.Status, a.HSTS, a.Page, a.Rule = 0, status, "", "", redirect.RuleRef{}
+	a.Location, a.CacheControl, a.Vary, a.Headers = a.Location[:0], a.CacheControl[:0], a.Vary[:0], a.Headers[:0]
+	// Where the head is not what we expect, neither need be what follows it. On
+	// HTTP/2 the streams are apart, and "close" would end them all.
+	if r.ProtoMajor == 1 && (status == http.StatusBadRequest || status == http.StatusRequestURITooLong ||
+		status == http.StatusRequestHeaderFieldsTooLarge) {
+		w.Header()["Connection"] = closeValue
+	}
+}
+
+// send renders x.answer and gives the size of the body sent.
+func (x *exchange) send(w http.ResponseWriter, r *http.Request) (sent int) {
+	a, h := &x.answer, w.Header()
+	if a.Status == noContent {
+		w.WriteHeader(noContent)
+		return 0
+	}
+	// One array for the values of the fields that differ from answer to answer.
+	values := make([]string, 0, 5)
+	put := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	if len(a.Headers) > 0 {
+		addHeaders(h, a.Headers)
+	}
+	if len(a.Location) > 0 {
+		put("Location", string(a.Location))
+	}
+	if len(a.CacheControl) > 0 {
+		put("Cache-Control", string(a.CacheControl))
+	}
+	if len(a.Vary) > 0 {
+		put("Vary", string(a.Vary))
+	}
+	if a.HSTS != "" {
+		put("Strict-Transport-Security", a.HSTS)
+	}
+	if a.Status == http.StatusMethodNotAllowed {
+		h["Allow"] = allowValue // RFC 9110 15.5.6
+	}
+	x.body = appendPage(x.body[:0], a)
+	put("Content-Length", strconv.Itoa(len(x.body)))
+	h["Content-Type"] = contentType
+	h["X-Content-Type-Options"] = noSniffValue
+	w.WriteHeader(a.Status)
+	if r.Method == http.MethodHead {
+		return 0
+	}
+	sent, _ = w.Write(x.body) // a visitor who has left is no news
+	return sent
+}
+
+// addHeaders adds "Name: value\r\n" lines to h.
+func addHeaders(h http.Header, lines []byte) {
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(lines), "\r\n"), "\r\n") {
+		if name, value, ok := strings.Cut(line, ": "); ok {
+			name = textproto.CanonicalMIMEHeaderKey(name)
+			h[name] = append(h[name], value)
+		}
+	}
+}
+
+// appendPage appends the body of an answer: its own page, or a short one.
+func appendPage(b []byte, a *redirect.Answer) []byte {
+	if a.Page != "" {
+		return append(b, a.Page...)
+	}
+	title := http.StatusText(a.Status)
+	b = append(b, "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>"...)
+	b = append(b, title...)
+	b = append(b, "</title>\n<h1>"...)
+	b = append(b, title...)
+	b = append(b, "</h1>\n"...)
+	if len(a.Location) > 0 {
+		b = append(b, "<p><a href=\""...)
+		b = appendHTML(b, a.Location)
+		b = append(b, "\">"...)
+		b = appendHTML(b, a.Location)
+		b = append(b, "</a></p>\n"...)
+	}
+	return b
+}
+
+// appendHTML escapes s for text and for attribute values in quotes.
+func appendHTML(b, s []byte) []byte {
+	kept := 0 // s[kept:i] can be copied as it is
+	for i, c := range s {
+		var escape string
+		switch c {
+		case '&':
+			escape = "&amp;"
+		case '<':
+			escape = "&lt;"
+		case '>':
+			escape = "&gt;"
+		case '"':
+			escape = "&#34;"
+		case '\'':
+			escape = "&#39;"
+		default:
+			continue
+		}
+		b = append(append(b, s[kept:i]...), escape...)
+		kept = i + 1
+	}
+	return append(b, s[kept:]...)
+}

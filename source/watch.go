@@ -1,0 +1,214 @@
+package source
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	quiet     = 100 * time.Millisecond // without an event before files are read
+	patience  = 500 * time.Millisecond // at most, for a folder that is never quiet
+	pollEvery = 2 * time.Second        // for file systems without events
+)
+
+// Watch waits for changes of the inputs and of the files that they name until
+// ctx is done. After a change it reads what has changed and calls apply with the
+// joined content, then report once with all errors that stand, or nil.
+//
+// A file that cannot be read, or is no longer there, keeps its last good version
+// while the changes of others take effect. A file that is gone from a folder is
+// gone, unless all its files are. Where apply refuses, the changed files keep
+// their last good versions and are tried again with the next change, if need be
+// after a second apply without them. apply and report are called from this
+// goroutine, one at a time. Watch is called once.
+func (s *Set) Watch(ctx context.Context, apply func(Content) error, report func(error)) {
+	n := newNotifier()
+	defer n.close()
+	for ctx.Err() == nil {
+		n.follow(s.paths())
+		if attempted, err := s.reload(apply); attempted {
+			report(err)
+			continue // the files to follow may be others now
+		}
+		n.wait(ctx, s.stale)
+	}
+}
+
+// Paths are files and folders that are watched without being read as content:
+// certificates, a country file.
+type Paths struct {
+	paths []string
+	files map[string]stamp
+}
+
+// OpenPaths remembers how the files look now, so that no change between it and
+// Watch is lost: call it before reading them. A folder stands for all files right
+// in it but hidden ones. What does not exist yet may come.
+func OpenPaths(paths ...string) *Paths {
+	p := &Paths{paths: paths, files: map[string]stamp{}}
+	for _, path := range p.list() {
+		_, s, _ := load(path, maxFile)
+		p.files[path] = s
+	}
+	return p
+}
+
+// Watch calls changed after each change of a file's bytes, and when files come
+// or go, until ctx is done. Several changes within a moment are one.
+func (p *Paths) Watch(ctx context.Context, changed func()) {
+	n := newNotifier()
+	defer n.close()
+	for ctx.Err() == nil {
+		n.follow(slices.Concat(p.paths, p.list()))
+		if p.renew() {
+			changed()
+			continue
+		}
+		n.wait(ctx, p.stale)
+	}
+}
+
+func (p *Paths) list() []string {
+	var files []string
+	for _, path := range p.paths {
+		info, err := os.Stat(path)
+		if err != nil || !info.IsDir() {
+			files = append(files, path)
+			continue
+		}
+		entries, _ := os.ReadDir(path)
+		for _, e := range entries {
+			file := filepath.Join(path, e.Name())
+			if info, err := os.Stat(file); !strings.HasPrefix(e.Name(), ".") && (err != nil || !info.IsDir()) {
+				files = append(files, file)
+			}
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
+}
+
+func (p *Paths) stale() bool {
+	if !slices.Equal(p.list(), slices.Sorted(maps.Keys(p.files))) {
+		return true
+	}
+	for path, s := range p.files {
+		if s.stale(path) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Paths) renew() (changed bool) {
+	now := map[string]stamp{}
+	for _, path := range p.list() {
+		s, known := p.files[path]
+		var other bool
+		now[path], other = s.renew(path, maxFile)
+		changed = changed || other || !known
+	}
+	for path := range p.files {
+		_, still := now[path]
+		changed = changed || !still
+	}
+	p.files = now
+	return changed
+}
+
+// notifier tells when it is worth to look at files again: after events in their
+// folders, or after a slow look has found something.
+type notifier struct {
+	fs     *fsnotify.Watcher // nil where the system gives none; then there is the slow look
+	events chan fsnotify.Event
+	errors chan error
+}
+
+func newNotifier() *notifier {
+	n := &notifier{}
+	if fs, err := fsnotify.NewWatcher(); err == nil {
+		n.fs, n.events, n.errors = fs, fs.Events, fs.Errors
+	}
+	return n
+}
+
+func (n *notifier) close() {
+	if n.fs != nil {
+		n.fs.Close()
+	}
+}
+
+// follow asks for the events of the folders in which paths stand. The folders
+// and not the files: editors put a new file into an old one's place. Where a
+// path leads through links, the folders of the links count, and its real folder.
+func (n *notifier) follow(paths []string) {
+	if n.fs == nil {
+		return
+	}
+	want := map[string]bool{}
+	for _, path := range paths {
+		dir := absolute(filepath.Dir(path))
+		for up := dir; !want[dir] && up != filepath.Dir(up); up = filepath.Dir(up) {
+			if info, err := os.Lstat(up); err == nil && info.Mode()&os.ModeSymlink != 0 {
+				want[filepath.Dir(up)] = true
+			}
+		}
+		want[dir] = true
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			want[absolute(filepath.Dir(real))] = true
+		}
+	}
+	for _, dir := range n.fs.WatchList() {
+		if !want[dir] {
+			_ = n.fs.Remove(dir) // it may be gone already
+		}
+		delete(want, dir)
+	}
+	for dir := range want {
+		_ = n.fs.Add(dir) // one that does not exist, or is one too many, gets the slow look
+	}
+}
+
+// wait returns when files may have changed and their folders have been quiet for
+// a moment, so that a file is not read while it is being written; or when ctx is
+// done.
+func (n *notifier) wait(ctx context.Context, stale func() bool) {
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	for seen := false; !seen; {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-n.events:
+			seen = e.Op != fsnotify.Chmod
+		case <-n.errors: // events were lost
+			seen = true
+		case <-poll.C:
+			seen = stale()
+		}
+	}
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	still := time.NewTimer(quiet)
+	defer still.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.events:
+			still.Reset(quiet)
+		case <-n.errors:
+		case <-still.C:
+			return
+		case <-end.C:
+			return
+		}
+	}
+}

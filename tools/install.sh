@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the named uses need, and only those that are
+# missing. Usage: tools/install.sh [build] [test] [race]
+set -euo pipefail
+
+missing=()
+need() { # need PACKAGE COMMAND-OR-FILE
+  case $2 in
+    /*) [ -e "$2" ] || missing+=("$1") ;;
+    *) command -v "$2" >/dev/null 2>&1 || missing+=("$1") ;;
+  esac
+}
+
+for use in "$@"; do
+  case $use in
+    build) need make make ;;
+    test)
+      need ca-certificates /etc/ssl/certs/ca-certificates.crt # the module proxy is fetched from over https
+      need curl curl
+      need openssl openssl
+      ;;
+    race) # the race detector links with C
+      need gcc gcc
+      need libc6-dev /usr/include/stdlib.h
+      ;;
+    *) echo "error: unknown use $use (build, test or race)" >&2; exit 2 ;;
+  esac
+done
+
+if ! command -v go >/dev/null 2>&1; then
+  echo "error: no go command in PATH" >&2
+  echo "hint: install Go as go.mod asks for it: https://go.dev/doc/install" >&2
+  exit 1
+fi
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+  echo "error: not installed: ${missing[*]}" >&2
+  echo "hint: only Debian's packages are installed from here; install these by hand" >&2
+  exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null 2>&1; then
+    echo "error: not installed: ${missing[*]}" >&2
+    echo "hint: as root: apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "installing ${missing[*]}" >&2
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null >&2
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null >&2
