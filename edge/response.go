@@ -33,11 +33,30 @@ func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int) {
 
 // send renders x.answer and gives the size of the body sent.
 func (x *exchange) send(w http.ResponseWriter, r *http.Request) (sent int) {
-	a, h := &x.answer, w.Header()
+	a := &x.answer
 	if a.Status == noContent {
 		w.WriteHeader(noContent)
 		return 0
 	}
+	x.body = render(w.Header(), x.body[:0], a)
+	w.WriteHeader(a.Status)
+	if r.Method == http.MethodHead {
+		return 0
+	}
+	sent, _ = w.Write(x.body) // a visitor who has left is no news
+	return sent
+}
+
+// Header gives the header fields that an answer is sent with, all but Date and
+// those that are about the connection.
+func Header(a *redirect.Answer) http.Header {
+	h := http.Header{}
+	render(h, nil, a)
+	return h
+}
+
+// render puts the header fields of an answer into h and appends its body.
+func render(h http.Header, body []byte, a *redirect.Answer) []byte {
 	// One array for the values of the fields that differ from answer to answer.
 	values := make([]string, 0, 5)
 	put := func(name, value string) {
@@ -62,16 +81,11 @@ func (x *exchange) send(w http.ResponseWriter, r *http.Request) (sent int) {
 	if a.Status == http.StatusMethodNotAllowed {
 		h["Allow"] = allowValue // RFC 9110 15.5.6
 	}
-	x.body = appendPage(x.body[:0], a)
-	put("Content-Length", strconv.Itoa(len(x.body)))
+	body = appendPage(body, a)
+	put("Content-Length", strconv.Itoa(len(body)))
 	h["Content-Type"] = contentType
 	h["X-Content-Type-Options"] = noSniffValue
-	w.WriteHeader(a.Status)
-	if r.Method == http.MethodHead {
-		return 0
-	}
-	sent, _ = w.Write(x.body) // a visitor who has left is no news
-	return sent
+	return body
 }
 
 // addHeaders adds "Name: value\r\n" lines to h.

@@ -100,12 +100,15 @@ func (c *checker) shadow(r *fingerpost.Redirect) {
 // chain warns of redirects that lead to another redirect of ours.
 func (c *checker) chain(r *fingerpost.Redirect) {
 	for _, sample := range samples(r, oneEach) {
-		way, last, endless := c.t.follow(sample)
+		way, last, endless := c.t.Follow(sample)
 		rules := 0
 		var path strings.Builder
 		for _, h := range way {
-			path.WriteString(h.url + " → ")
-			if h.kind == ByRule {
+			if h.Location == "" {
+				continue
+			}
+			path.WriteString(h.URL + " → ")
+			if h.Kind == ByRule {
 				rules++
 			}
 		}

@@ -347,15 +347,7 @@ func (m *matcher) property(dst []byte, name string, place fingerpost.Place) []by
 		}
 		return fingerpost.AppendText(dst, r.Query, place)
 	}
-	url := r.scheme() + "://" + r.Host // url
-	if r.Port != "" {
-		url += ":" + r.Port
-	}
-	url += r.Path.Raw
-	if r.Query != "" {
-		url += "?" + r.Query
-	}
-	return fingerpost.AppendComponent(dst, url)
+	return fingerpost.AppendComponent(dst, r.URL())
 }
 
 func (r *Request) scheme() string {

@@ -11,47 +11,45 @@ import (
 // maxHops is more than any browser follows: a way that is longer never ends.
 const maxHops = 20
 
-// A hop is one step of a visitor's way through redirects.
-type hop struct {
-	url  string // that was asked for
-	kind Kind
-	rule RuleRef
+// A Hop is one request on a visitor's way through redirects, and its answer.
+type Hop struct {
+	URL      string
+	Kind     Kind
+	Status   int
+	Location string // empty where the way ends
+	Rule     RuleRef
 }
 
-// follow sends a request through the table as a browser would, as long as it
-// stays on hosts that are served by name. The way ends with the URL that is not
-// redirected any more; endless says that it comes back to where it was, or never
-// ends.
-func (t *Table) follow(r Request) (way []hop, last string, endless bool) {
-	r.Covered = func(string) bool { return true } // as it will be
+// Follow sends a request through the table as a browser would, as long as it
+// stays on hosts that are served by name. The way leads to last, which is not
+// redirected any more, or not here; endless says that it comes back to where it
+// was, or never ends.
+func (t *Table) Follow(r Request) (way []Hop, last string, endless bool) {
 	var a Answer
 	seen := map[string]bool{}
 	for len(way) < maxHops {
-		url := r.url()
+		url := r.URL()
 		if seen[url] {
 			return way, url, true
 		}
 		seen[url] = true
 		t.Answer(&r, &a)
-		if a.Kind == Loop {
-			return append(way, hop{url, a.Kind, a.Rule}), url, true
-		}
-		if len(a.Location) == 0 {
-			return way, url, false
-		}
-		way = append(way, hop{url, a.Kind, a.Rule})
 		loc := string(a.Location)
+		way = append(way, Hop{url, a.Kind, a.Status, loc, a.Rule})
+		if loc == "" {
+			return way, url, a.Kind == Loop
+		}
 		next, ok := r.next(loc)
 		if !ok || next.Host != r.Host && !t.Serves(next.Host) {
 			return way, loc, false
 		}
 		r = next
 	}
-	return way, r.url(), true
+	return way, r.URL(), true
 }
 
-// url is the URL that r asks for.
-func (r *Request) url() string {
+// URL is what r asks for.
+func (r *Request) URL() string {
 	s := r.scheme() + "://" + r.Host
 	if r.Port != "" {
 		s += ":" + r.Port
@@ -95,7 +93,7 @@ func findLoops(t *Table, rules []*fingerpost.Redirect) error {
 	known := map[string]bool{}
 	for _, src := range rules {
 		for _, sample := range samples(src, oneEach) {
-			way, last, endless := t.follow(sample)
+			way, last, endless := t.Follow(sample)
 			if !endless || len(way) == 0 || known[circle(way, last)] {
 				continue
 			}
@@ -108,21 +106,21 @@ func findLoops(t *Table, rules []*fingerpost.Redirect) error {
 }
 
 // circle is the same for every way into the same circle.
-func circle(way []hop, last string) string {
-	from := slices.IndexFunc(way, func(h hop) bool { return h.url == last })
+func circle(way []Hop, last string) string {
+	from := slices.IndexFunc(way, func(h Hop) bool { return h.URL == last })
 	if from < 0 {
-		return way[0].url // it grows with each hop
+		return way[0].URL // it grows with each hop
 	}
 	var urls []string
 	for _, h := range way[from:] {
-		_, rest, _ := strings.Cut(h.url, "://")
+		_, rest, _ := strings.Cut(h.URL, "://")
 		urls = append(urls, rest)
 	}
 	slices.Sort(urls)
 	return strings.Join(slices.Compact(urls), " ")
 }
 
-func loopError(src *fingerpost.Redirect, way []hop, last string) error {
+func loopError(src *fingerpost.Redirect, way []Hop, last string) error {
 	e := &fingerpost.Error{Code: "cycle", Field: "to", At: src.Source, Hint: "change one of these targets, or exclude the target's own path or host with a rule of its own"}
 	shown := way
 	if len(shown) > 6 {
@@ -130,8 +128,8 @@ func loopError(src *fingerpost.Redirect, way []hop, last string) error {
 	}
 	var path strings.Builder
 	for _, h := range shown {
-		path.WriteString(h.url + " → ")
-		if h.kind == Upgrade {
+		path.WriteString(h.URL + " → ")
+		if h.Kind == Upgrade {
 			path.WriteString("(https) ")
 		}
 	}

@@ -547,7 +547,7 @@ func compareWithReference(t *testing.T, seed uint64) {
 			slices.Sort(got.vary)
 		}
 		if got.String() != want.String() {
-			t.Errorf("seed %d: %s %s header %v country %s now %d\n got %v\nwant %v", seed, r.Method, r.url(), r.Header, r.Country, r.Now, got, want)
+			t.Errorf("seed %d: %s %s header %v country %s now %d\n got %v\nwant %v", seed, r.Method, r.URL(), r.Header, r.Country, r.Now, got, want)
 			for _, c := range table.Explain(&r, &b).Candidates {
 				t.Logf("table: %+v", c)
 			}
@@ -556,12 +556,12 @@ func compareWithReference(t *testing.T, seed uint64) {
 		// Explain must say what Answer does.
 		trace := table.Explain(&r, &b)
 		if string(b.Location) != string(a.Location) || b.Kind != a.Kind || b.Rule != a.Rule {
-			t.Errorf("seed %d: %s: explain says %s %q, answer %s %q", seed, r.url(), b.Rule.ID(), b.Location, a.Rule.ID(), a.Location)
+			t.Errorf("seed %d: %s: explain says %s %q, answer %s %q", seed, r.URL(), b.Rule.ID(), b.Location, a.Rule.ID(), a.Location)
 			return
 		}
 		for i, c := range trace.Candidates {
 			if c.Won != (c.Reason == "") || c.Won && a.Kind != ByRule {
-				t.Errorf("seed %d: %s: candidate %d: %+v", seed, r.url(), i, c)
+				t.Errorf("seed %d: %s: candidate %d: %+v", seed, r.URL(), i, c)
 				return
 			}
 		}

@@ -33,7 +33,8 @@ func samples(src *fingerpost.Redirect, how sampling) []Request {
 	if err != nil {
 		return nil
 	}
-	base := Request{Method: "GET", Query: sampleQuery(p.From.Query), Addr: netip.MustParseAddr("192.0.2.1")}
+	base := Request{Method: "GET", Query: sampleQuery(p.From.Query), Addr: netip.MustParseAddr("192.0.2.1"),
+		Covered: func(string) bool { return true }} // as it will be
 	header := sampleHeader{}
 	w := src.When
 	if w == nil {

@@ -23,7 +23,7 @@ type contentKeys struct {
 
 // document decodes an input file, whose shape is recognised by what is in it.
 func (f *reader) document(root *node) {
-	if !f.config {
+	if f.config == notConfig || f.config == maybeConfig && !hasNodeKey(root) {
 		f.list(root, nil)
 		return
 	}
@@ -37,6 +37,16 @@ func (f *reader) document(root *node) {
 	}
 	f.settings = f.nodeSettings(root, &keys.nodeKeys)
 	f.contentKeys(&keys.contentKeys, nil)
+}
+
+// hasNodeKey reports whether root has a setting of the node.
+func hasNodeKey(root *node) bool {
+	for i := 0; root.kind == kindMap && i < len(root.items); i += 2 {
+		if isNodeKey(root.items[i].text) {
+			return true
+		}
+	}
+	return false
 }
 
 // list decodes a file of redirects: those of one host where owner is given.

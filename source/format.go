@@ -12,46 +12,55 @@ import (
 )
 
 // Format gives the canonical form of a file: two spaces of indentation for YAML,
-// hujson's layout for JSON. Comments are kept, blank lines of YAML are not; the
-// form of the form is itself. Only the syntax is checked. The file's name says
-// which language it is in. Where the form would not mean the same, or a comment
-// would be lost, it is an error.
+// hujson's layout for JSON. Comments and the blank lines between items are kept;
+// the form of the form is itself. Only the syntax is checked. The file's name
+// says which language it is in. Where the form would not mean the same, or a
+// comment would be lost, it is an error.
 func Format(name string, data []byte) ([]byte, error) {
 	text := string(data)
-	before, errs := parse(name, text)
+	tree, errs := parse(name, text)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	layout := formatJSON
-	if format(name) == "yaml" {
-		layout = formatYAML
-	}
-	// A comment may move by a step in a layout, so it is taken to its end.
-	formed := strings.TrimPrefix(text, "\ufeff")
-	for range 5 {
-		next, err := layout(name, formed)
+	text = strings.TrimLeft(text, "\ufeff")
+	for range 6 { // a comment may take some steps to its place
+		next, err := step(name, text, tree)
 		if err != nil {
 			return nil, err
 		}
-		if next == formed {
-			break
+		if next == text {
+			return []byte(next), nil
 		}
-		formed = next
+		text = next
 	}
-	refuse := func(why string) ([]byte, error) {
-		return nil, &fingerpost.Error{Code: "bad_format", Message: "cannot be formatted: " + why, Hint: "the file is good as it is; simplify its comments or its quoting to have it formatted",
-			At: fingerpost.Position{File: name}}
+	return nil, cannotFormat(name, "its comments have no settled place")
+}
+
+// step writes text, whose tree is given, anew in the first layout that keeps its
+// meaning and its comments.
+func step(name, text string, tree *node) (next string, err error) {
+	layouts := []func(name, text string) (string, error){formatJSON}
+	if format(name) == "yaml" {
+		layouts = []func(name, text string) (string, error){formatSpacedYAML, formatYAML}
 	}
-	if again, err := layout(name, formed); err != nil || again != formed {
-		return refuse("its comments have no settled place")
+	for _, layout := range layouts {
+		if next, err = layout(name, text); err != nil {
+			continue
+		}
+		if after, errs := parse(name, next); len(errs) > 0 || !after.equal(tree) {
+			err = cannotFormat(name, "it would not mean the same")
+		} else if format(name) == "yaml" && strings.Count(next, "#") < strings.Count(text, "#") {
+			err = cannotFormat(name, "a comment would be lost")
+		} else {
+			return next, nil
+		}
 	}
-	if after, errs := parse(name, formed); len(errs) > 0 || !after.equal(before) {
-		return refuse("it would not mean the same")
-	}
-	if strings.Count(formed, "#") < strings.Count(text, "#") && format(name) == "yaml" {
-		return refuse("a comment would be lost")
-	}
-	return []byte(formed), nil
+	return "", err
+}
+
+func cannotFormat(name, why string) error {
+	return &fingerpost.Error{Code: "bad_format", Message: "cannot be formatted: " + why, At: fingerpost.Position{File: name},
+		Hint: "the file is good as it is; simplify its comments or its quoting to have it formatted"}
 }
 
 func formatJSON(name, text string) (string, error) {
@@ -60,9 +69,47 @@ func formatJSON(name, text string) (string, error) {
 	}
 	data, err := hujson.Format([]byte(text))
 	if err != nil {
-		return "", &fingerpost.Error{Code: "bad_format", Message: "cannot be formatted: " + err.Error(), At: fingerpost.Position{File: name}}
+		return "", cannotFormat(name, err.Error())
 	}
 	return string(data), nil
+}
+
+// blankLine stands for one while the library writes, which drops blank lines but
+// keeps comments. Inside a text of several lines it would change the meaning;
+// then Format goes without.
+const blankLine = "#\u00a0blank line\u00a0#"
+
+func formatSpacedYAML(name, text string) (string, error) {
+	const space = " \t\r"
+	isBlank := func(line string) bool { return strings.Trim(line, space) == "" }
+	text = strings.TrimRight(strings.ReplaceAll(text, "\r\n", "\n"), space+"\n")
+	if text == "" {
+		return "", nil
+	}
+	lines := strings.Split(text, "\n")
+	marked := make([]string, 0, len(lines))
+	for i, line := range lines {
+		if !isBlank(line) {
+			marked = append(marked, line)
+		} else if next := lines[i+1]; !isBlank(next) { // several are one; the last line is none
+			indent := next[:len(next)-len(strings.TrimLeft(next, " "))]
+			marked = append(marked, indent+blankLine)
+		}
+	}
+	formed, err := formatYAML(name, strings.Join(marked, "\n")+"\n")
+	if err != nil {
+		return "", err
+	}
+	lines = lines[:0]
+	for line := range strings.Lines(formed) {
+		line = strings.TrimSuffix(line, "\n")
+		if !isBlank(line) && strings.Trim(line, space) != blankLine {
+			lines = append(lines, line)
+		} else if len(lines) > 0 && lines[len(lines)-1] != "" {
+			lines = append(lines, "")
+		}
+	}
+	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n", nil
 }
 
 func formatYAML(name, text string) (formed string, err error) {
@@ -79,14 +126,14 @@ func formatYAML(name, text string) (formed string, err error) {
 	}
 	defer func() {
 		if r := recover(); r != nil { // see decodeYAML
-			err = p.fail("bad_format", 0, 0, "cannot be formatted", "")
+			err = cannotFormat(name, "its YAML is too unusual")
 		}
 	}()
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
 	if err := errors.Join(e.Encode(doc), e.Close()); err != nil {
-		return "", p.fail("bad_format", 0, 0, "cannot be formatted: "+strings.TrimPrefix(err.Error(), "yaml: "), "")
+		return "", cannotFormat(name, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	return b.String(), nil
 }

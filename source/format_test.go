@@ -22,12 +22,14 @@ redirects:
 redirects:
   - from: "a.example/x" # why
     to: /y
+
     # how many see it
     when: {percent: 50, methods: [GET]}
   - {from: '*.example.com', to: "https://x.example"}
 # the end
 `},
 		{"YAML with Windows line ends and a byte order mark", "r.yaml", "\ufeffhosts:\r\n    a.example:\r\n        to: https://x.example\r\n", "hosts:\n  a.example:\n    to: https://x.example\n"},
+		{"a text of several lines", "r.yaml", "- from: a.example\n  status: 404\n\n\n\n  page: |\n      <h1>\n\n      # gone\n", "- from: a.example\n  status: 404\n\n  page: |\n    <h1>\n\n    # gone\n"},
 		{"comments alone", "r.yaml", "\n# none yet", "# none yet\n"},
 		{"an empty file", "r.yaml", "", ""},
 		{"anchors", "r.yaml", "- &a\n    from: a.example\n    to: https://x.example\n- *a\n", "- &a\n  from: a.example\n  to: https://x.example\n- *a\n"},
@@ -168,7 +170,7 @@ func FuzzRead(f *testing.F) {
 		if yaml {
 			name = "r.yaml"
 		}
-		for _, config := range []bool{false, true} {
+		for _, config := range []configKind{notConfig, isConfig} {
 			root, errs := parse(name, text)
 			if root != nil {
 				r := &reader{run: newRun(config), file: name, errs: errs}

@@ -39,6 +39,7 @@ type Set struct {
 type input struct {
 	path   string
 	folder bool
+	config configKind // of the files in the folder
 	units  []*unit
 	err    error // of a folder that cannot be listed
 }
@@ -47,7 +48,7 @@ type input struct {
 type unit struct {
 	path    string // as errors show it
 	abs     string
-	config  bool
+	config  configKind
 	folder  bool             // it was found in a folder
 	good    version          //
 	files   map[string]stamp // of the version on disk; nil before the first read
@@ -73,18 +74,36 @@ type version struct {
 func Open(config string, redirects []string) (*Set, error) {
 	s := &Set{}
 	if config != "" {
-		s.inputs = append(s.inputs, &input{path: config, units: []*unit{{path: config, abs: absolute(config), config: true}}})
+		s.inputs = append(s.inputs, &input{path: config, units: []*unit{{path: config, abs: absolute(config), config: isConfig}}})
 	}
-	for _, path := range redirects {
+	s.add(redirects, notConfig)
+	return s.first()
+}
+
+// OpenFiles reads files of any shape, and folders: a file with settings of the
+// node is read as a configuration, of which there can be one.
+func OpenFiles(paths []string) (*Set, error) {
+	s := &Set{}
+	s.add(paths, maybeConfig)
+	return s.first()
+}
+
+func (s *Set) add(paths []string, config configKind) {
+	for _, path := range paths {
 		in := &input{path: path}
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			in.folder = true
+			in.config = config
 			in.relist()
 		} else {
-			in.units = []*unit{{path: path, abs: absolute(path)}}
+			in.units = []*unit{{path: path, abs: absolute(path), config: config}}
 		}
 		s.inputs = append(s.inputs, in)
 	}
+}
+
+// first reads all inputs for the first time.
+func (s *Set) first() (*Set, error) {
 	for u := range s.units() {
 		u.good = u.read()
 	}
@@ -92,7 +111,11 @@ func Open(config string, redirects []string) (*Set, error) {
 		return nil, err
 	}
 	for u := range s.units() {
-		if u.config {
+		switch {
+		case u.good.settings == nil:
+		case s.settings != nil:
+			return nil, &fingerpost.Error{Code: "two_configs", Message: "a second file with settings of the node", Hint: "settings stand in one file", At: fingerpost.Position{File: u.path}}
+		default:
 			s.settings, s.written = u.good.settings, u.good.settings
 		}
 	}
@@ -249,7 +272,7 @@ func (in *input) relist() (news bool) {
 	}
 	for _, path := range files {
 		if !slices.ContainsFunc(in.units, func(u *unit) bool { return u.path == path }) {
-			in.units = append(in.units, &unit{path: path, abs: absolute(path), folder: true})
+			in.units = append(in.units, &unit{path: path, abs: absolute(path), config: in.config, folder: true})
 		}
 	}
 	slices.SortFunc(in.units, func(a, b *unit) int { return strings.Compare(a.path, b.path) })
@@ -358,7 +381,7 @@ func (s *Set) try(next map[*unit]version, apply func(Content) error) error {
 	s.mu.Unlock()
 	for u, v := range next {
 		u.good, u.refused = v, false
-		if u.config {
+		if v.settings != nil {
 			s.compare(v.settings)
 		}
 	}

@@ -58,7 +58,7 @@ func Read(path string) (Content, error) {
 // ReadConfig reads a configuration file: the node's settings, and content. The
 // error joins every [fingerpost.Error] of it and of the files that it names.
 func ReadConfig(path string) (*Settings, Content, error) {
-	r := newRun(true)
+	r := newRun(isConfig)
 	r.read(path)
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, Content{}, err
@@ -66,9 +66,18 @@ func ReadConfig(path string) (*Settings, Content, error) {
 	return r.settings, r.content, nil
 }
 
+// configKind says whether an input file is a configuration.
+type configKind uint8
+
+const (
+	notConfig   configKind = iota // settings of the node are an error
+	isConfig                      // every other shape is an error
+	maybeConfig                   // it is, if it has settings of the node
+)
+
 // run is one reading of one input file together with the files that it names.
 type run struct {
-	config   bool // settings of the node are allowed
+	config   configKind
 	content  Content
 	settings *Settings
 	files    map[string]stamp // by absolute path, all that was opened or looked for
@@ -76,7 +85,7 @@ type run struct {
 	errs     []error // of the run, once it is done
 }
 
-func newRun(config bool) *run {
+func newRun(config configKind) *run {
 	return &run{config: config, files: map[string]stamp{}, pages: map[string]string{}}
 }
 
@@ -149,7 +158,7 @@ func (f *reader) fail(n *node, code, field, message, hint string) {
 // parse makes the tree of a file; its name says which language it is in. On a
 // syntax error there is no tree; duplicate keys leave one.
 func parse(name, text string) (*node, []error) {
-	text = strings.TrimPrefix(text, "\ufeff")
+	text = strings.TrimLeft(text, "\ufeff")
 	p := parser{file: name, text: text}
 	if !utf8.ValidString(text) {
 		line, column := 1, 1

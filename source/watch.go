@@ -29,7 +29,10 @@ const (
 // after a second apply without them. apply and report are called from this
 // goroutine, one at a time. Watch is called once.
 func (s *Set) Watch(ctx context.Context, apply func(Content) error, report func(error)) {
-	n := newNotifier()
+	s.watch(ctx, newNotifier(), apply, report)
+}
+
+func (s *Set) watch(ctx context.Context, n *notifier, apply func(Content) error, report func(error)) {
 	defer n.close()
 	for ctx.Err() == nil {
 		n.follow(s.paths())
@@ -127,15 +130,41 @@ func (p *Paths) renew() (changed bool) {
 // folders, or after a slow look has found something.
 type notifier struct {
 	fs     *fsnotify.Watcher // nil where the system gives none; then there is the slow look
-	events chan fsnotify.Event
-	errors chan error
+	events chan struct{}     // holds one: there were some
+	idle   func()            // of tests: called when wait begins
 }
 
 func newNotifier() *notifier {
-	n := &notifier{}
-	if fs, err := fsnotify.NewWatcher(); err == nil {
-		n.fs, n.events, n.errors = fs, fs.Events, fs.Errors
+	n := &notifier{events: make(chan struct{}, 1)}
+	fs, err := fsnotify.NewWatcher()
+	if err != nil {
+		return n
 	}
+	n.fs = fs
+	// The library must be listened to at all times: it may hold a lock that
+	// follow needs while it hands over an error. This ends with close.
+	go func() {
+		for events, errs := fs.Events, fs.Errors; events != nil || errs != nil; {
+			select {
+			case e, ok := <-events:
+				if !ok {
+					events = nil
+				}
+				if !ok || e.Op == fsnotify.Chmod {
+					continue
+				}
+			case _, ok := <-errs: // events were lost
+				if !ok {
+					errs = nil
+					continue
+				}
+			}
+			select {
+			case n.events <- struct{}{}:
+			default:
+			}
+		}
+	}()
 	return n
 }
 
@@ -180,15 +209,16 @@ func (n *notifier) follow(paths []string) {
 // a moment, so that a file is not read while it is being written; or when ctx is
 // done.
 func (n *notifier) wait(ctx context.Context, stale func() bool) {
+	if n.idle != nil {
+		n.idle()
+	}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	for seen := false; !seen; {
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-n.events:
-			seen = e.Op != fsnotify.Chmod
-		case <-n.errors: // events were lost
+		case <-n.events:
 			seen = true
 		case <-poll.C:
 			seen = stale()
@@ -204,7 +234,6 @@ func (n *notifier) wait(ctx context.Context, stale func() bool) {
 			return
 		case <-n.events:
 			still.Reset(quiet)
-		case <-n.errors:
 		case <-still.C:
 			return
 		case <-end.C:

@@ -1,0 +1,33 @@
+// Command fingerpost answers for any number of domains and sends every visitor
+// where they should go.
+//
+// One file for each verb; serve.go is the only place that wires the packages
+// together. What several verbs do with files of rules is in rules.go, what all
+// of them print in output.go.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run executes a command line and gives the exit status.
+func run(args []string) int {
+	root := &cobra.Command{
+		Use:           "fingerpost",
+		Short:         "Send every visitor of any number of domains where they should go",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), fmtCommand(), testCommand(), explainCommand(), versionCommand())
+	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	cmd, err := root.ExecuteC()
+	return report(cmd, err)
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"fingerpost"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit statuses of every verb.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitTestsFailed = 4
+)
+
+// exitError tells run to end with a status after something that has been
+// printed already.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+func usage(err error) error { return usageError{err} }
+
+// exactArgs and minArgs count arguments; what is wrong with them is a usage
+// error.
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return usage(err)
+		}
+		return nil
+	}
+}
+
+func minArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.MinimumNArgs(n)(cmd, args); err != nil {
+			return usage(err)
+		}
+		return nil
+	}
+}
+
+// report prints err, each fault of it on a line of its own with a hint where
+// there is one, and gives the exit status.
+func report(cmd *cobra.Command, err error) int {
+	var status exitStatus
+	var misuse usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &status):
+		return int(status)
+	case errors.As(err, &misuse), strings.HasPrefix(err.Error(), "unknown command"):
+		fmt.Fprintf(os.Stderr, "error: %s\nhint: see %s --help\n", strings.ReplaceAll(err.Error(), "\n", " "), cmd.CommandPath())
+		return exitUsage
+	}
+	printErrors(os.Stderr, "error", err)
+	return exitError
+}
+
+// printErrors prints all that err joins.
+func printErrors(w io.Writer, word string, err error) {
+	for _, e := range fingerpost.Errors(err) {
+		printError(w, word, e)
+	}
+}
+
+func printError(w io.Writer, word string, e *fingerpost.Error) {
+	fmt.Fprintf(w, "%s: %s\n", word, e.Error())
+	if e.Hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", e.Hint)
+	}
+}
+
+// printJSON writes v as people read it.
+func printJSON(w io.Writer, v any) error {
+	b := bufio.NewWriter(w)
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}

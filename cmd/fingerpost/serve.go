@@ -1,0 +1,361 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"fingerpost"
+	"fingerpost/admin"
+	"fingerpost/cert"
+	"fingerpost/edge"
+	"fingerpost/redirect"
+	"fingerpost/source"
+	"fingerpost/telemetry"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func serveCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer visitors",
+		Long: `Answer visitors by the rules in files, which are watched: a change takes effect
+within a second, a bad one is refused while the last good version keeps serving.
+
+Each flag can also be given as an environment variable: FINGERPOST_HTTP for
+--http, and so on (FINGERPOST_REDIRECTS holds one file). A flag comes before the
+environment, that before the configuration file.`,
+		Example: `  fingerpost serve --config fingerpost.yaml
+  fingerpost serve --redirects redirects.json --http :80 --https ""`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			o.given = func(flag string) bool { return cmd.Flags().Changed(flag) }
+			o.out, o.log = cmd.OutOrStdout(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			signal.Ignore(syscall.SIGHUP) // files are watched: there is nothing to reload
+			context.AfterFunc(ctx, stop)  // a second signal ends at once
+			n, err := start(o)
+			if err != nil {
+				return err
+			}
+			return n.run(ctx)
+		},
+	}
+	o.register(cmd)
+	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8080", `listen for http on ADDR; "" for none`)
+	cmd.Flags().StringVar(&o.https, "https", "127.0.0.1:8443", `listen for https on ADDR; "" for none`)
+	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for health checks and metrics on ADDR; "" for none`)
+	return cmd
+}
+
+// fromEnvironment sets each flag that is not given from FINGERPOST_NAME.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "FINGERPOST_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := os.LookupEnv(name); ok && !f.Changed {
+			if err := flags.Set(f.Name, value); err != nil {
+				errs = append(errs, usage(fmt.Errorf("%s: %w", name, err)))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// options are what a node is started with.
+type options struct {
+	ruleFlags
+	http, https, admin string                 // addresses, "" for no listener
+	given              func(flag string) bool // whether a flag comes before the configuration
+	out                io.Writer              // of the access log
+	log                *slog.Logger
+}
+
+// node is a running program. Everything is wired here: packages know each other
+// by functions.
+type node struct {
+	o         options
+	log       *slog.Logger
+	set       *source.Set
+	settings  *source.Settings
+	certs     *cert.Store
+	certFiles *source.Paths // nil without a folder
+	countries *edge.Countries
+	geoFile   *source.Paths
+	metrics   *telemetry.Metrics
+	access    *telemetry.AccessLog
+	table     atomic.Pointer[redirect.Table]
+	edge      *edge.Server
+	admin     *admin.Server
+	adminHTTP *http.Server
+	listeners []listener
+}
+
+type listener struct {
+	net.Listener
+	name  string // http, https or admin
+	serve func(net.Listener) error
+}
+
+// start reads everything and listens, so that whatever is wrong is said before
+// the first visitor is answered. An error leaves nothing behind.
+func start(o options) (n *node, err error) {
+	n = &node{o: o, log: o.log, metrics: telemetry.NewMetrics(version)}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	if n.set, err = o.open(); err != nil {
+		return nil, err
+	}
+	if n.settings = n.set.Settings(); n.settings == nil {
+		n.settings = &source.Settings{}
+	}
+	if err = n.openFiles(); err != nil {
+		return nil, err
+	}
+	if err = n.apply(n.set.Content()); err != nil {
+		return nil, err
+	}
+	n.metrics.Reloaded(true, time.Now())
+	if n.settings.Log.Access != "off" {
+		n.access = telemetry.NewAccessLog(o.out, n.settings.Log.Sample, n.metrics)
+	}
+	limits := n.settings.Limits
+	n.edge = &edge.Server{
+		Table:       n.table.Load,
+		Certificate: n.certs.Certificate,
+		Covered:     n.certs.Covers,
+		Metrics:     n.metrics,
+		Access:      n.access,
+		Log:         n.log,
+		Limits:      edge.Limits{Header: limits.HeaderTimeout, Idle: limits.IdleTimeout},
+	}
+	if n.countries != nil {
+		n.edge.Country = n.countries.Country
+	}
+	n.admin = &admin.Server{Metrics: n.metrics.Handler()}
+	n.adminHTTP = &http.Server{Handler: n.admin.Routes(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	return n, n.listen()
+}
+
+// openFiles opens what is beside the rules: certificates and the country file.
+// Their watchers look first, so that no change is lost in between.
+func (n *node) openFiles() error {
+	dir := n.settings.CertificatesDir
+	if dir != "" {
+		n.certFiles = source.OpenPaths(dir)
+	}
+	var warnings []error
+	var err error
+	if n.certs, warnings, err = cert.Open(dir); err != nil {
+		return err
+	}
+	n.logCertificates(warnings)
+	if file := n.settings.CountryFile; file != "" {
+		n.geoFile = source.OpenPaths(file)
+		if n.countries, err = edge.OpenCountries(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply makes content the one that is served, or refuses it whole.
+func (n *node) apply(content source.Content) error {
+	start := time.Now()
+	table, err := redirect.Compile(content.Hosts, content.Redirects)
+	if err != nil {
+		return err
+	}
+	if err := checkCertificates(content.Hosts, n.certs.Index()); err != nil {
+		return err
+	}
+	n.table.Store(table)
+	n.metrics.Table(table.Rules(), table.Hosts())
+	n.log.Info("table in force", "redirects", table.Rules(), "hosts", table.Hosts(), "bytes", len(table.Bytes()), "took", time.Since(start).Round(time.Microsecond))
+	if table.UsesCountries() && n.settings.CountryFile == "" {
+		n.log.Warn("rules ask for countries, but there is no country file: they never hold", "hint", "set geo.country")
+	}
+	if names := waiting(content.Hosts, n.certs.Covers); len(names) > 0 {
+		n.log.Warn("hosts without a certificate: certificate: auto waits for a CA, which this version does not have yet",
+			"hosts", len(names), "first", names[0], "hint", "put PEM files into the folder of certificates.dir")
+	}
+	return nil
+}
+
+func (n *node) logCertificates(warnings []error) {
+	for _, w := range warnings {
+		n.log.Warn(w.Error())
+	}
+	x := n.certs.Index()
+	n.metrics.Certificates(x.Len(), x.FirstExpiry())
+}
+
+// listen opens every listener.
+func (n *node) listen() error {
+	l := n.settings.Listen
+	for _, want := range []struct {
+		name, flag string
+		configured *string
+		serve      func(net.Listener) error
+	}{
+		{"http", n.o.http, l.HTTP, n.edge.ServePlain},
+		{"https", n.o.https, l.HTTPS, n.edge.ServeTLS},
+		{"admin", n.o.admin, l.Admin, n.adminHTTP.Serve},
+	} {
+		addr := want.flag
+		if want.configured != nil && !n.o.given(want.name) {
+			addr = *want.configured
+		}
+		if addr == "" {
+			continue
+		}
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			return listenError(want.name, addr, err)
+		}
+		n.listeners = append(n.listeners, listener{ln, want.name, want.serve})
+		n.log.Info("listening", "on", want.name, "addr", ln.Addr().String())
+	}
+	if len(n.listeners) == 0 {
+		return &fingerpost.Error{Code: "no_listener", Message: "every listener is switched off", Hint: `give --http or --https an address`}
+	}
+	return nil
+}
+
+func listenError(name, addr string, err error) error {
+	e := &fingerpost.Error{Code: "listen", Message: fmt.Sprintf("listen for %s on %s: %v", name, addr, err)}
+	var cause *net.OpError
+	if errors.As(err, &cause) {
+		e.Message = fmt.Sprintf("listen for %s on %s: %v", name, addr, cause.Err)
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		e.Hint = fmt.Sprintf("another program has this port; stop it, or choose another one with --%s", name)
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = "ports below 1024 need a right: setcap cap_net_bind_service=+ep on the binary, AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, or a port above"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		e.Hint = "this machine does not have that address"
+	}
+	return e
+}
+
+// run serves until ctx ends or a listener fails, then finishes the requests
+// under way.
+func (n *node) run(ctx context.Context) error {
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	n.watch(watching)
+	failed := make(chan error, len(n.listeners))
+	for _, l := range n.listeners {
+		go func() {
+			if err := l.serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", l.name, err)
+			}
+		}()
+	}
+	n.admin.Serving()
+	n.log.Info("ready", "version", version)
+	notify(n.log, daemon.SdNotifyReady)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	stopWatching()
+	return errors.Join(err, n.stop())
+}
+
+// notify tells systemd, if it started us, of a change of state.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("cannot notify the service manager", "err", err)
+	}
+}
+
+// watch follows the files until ctx ends.
+func (n *node) watch(ctx context.Context) {
+	n.set.SettingsChanged = func() {
+		n.log.Warn("settings of the node were changed in the configuration file: they take effect with a restart")
+	}
+	go n.set.Watch(ctx, n.apply, func(err error) {
+		n.metrics.Reloaded(err == nil, time.Now())
+		n.logErrors("a change was refused, the last good version keeps serving", err)
+	})
+	if n.certFiles != nil {
+		go n.certFiles.Watch(ctx, func() {
+			warnings, err := n.certs.Reload()
+			n.logCertificates(warnings)
+			n.logErrors("certificates were refused, what was there before keeps serving", err)
+			if err == nil {
+				n.log.Info("certificates in force", "certificates", n.certs.Index().Len())
+			}
+		})
+	}
+	if n.geoFile != nil {
+		go n.geoFile.Watch(ctx, func() {
+			n.logErrors("the country file was refused, the last good one keeps serving", n.countries.Reload())
+		})
+	}
+}
+
+func (n *node) logErrors(what string, err error) {
+	for _, e := range fingerpost.Errors(err) {
+		n.log.Error(what, "err", e.Error(), "hint", e.Hint)
+	}
+}
+
+// defaultShutdown bounds how long requests under way may take.
+const defaultShutdown = 30 * time.Second
+
+// stop finishes what is under way and closes everything.
+func (n *node) stop() error {
+	n.admin.Stopping()
+	notify(n.log, daemon.SdNotifyStopping)
+	timeout := n.settings.Limits.ShutdownTimeout
+	if timeout == 0 {
+		timeout = defaultShutdown
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	err := n.edge.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		n.log.Warn("requests under way did not end in time and were cut", "timeout", timeout)
+		err = nil
+	}
+	err = errors.Join(err, n.adminHTTP.Close())
+	n.close()
+	n.log.Info("stopped")
+	return err
+}
+
+// close releases what start took.
+func (n *node) close() {
+	for _, l := range n.listeners {
+		l.Close() // again, where its server has: to no effect
+	}
+	if n.access != nil {
+		n.access.Close()
+	}
+}
