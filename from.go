@@ -153,7 +153,7 @@ func (f *From) parsePath(path string) (message, hint string) {
 		switch {
 		case err != nil:
 			return "has a bad percent escape", "write a percent sign as %25"
-		case string(norm) == "." || string(norm) == "..":
+		case star < 0 && (string(norm) == "." || string(norm) == ".."):
 			return "has a . or .. segment", "write the path that it stands for"
 		case star >= 0:
 			f.Tail, f.Prefix = TailPrefix, string(norm)
@@ -184,7 +184,7 @@ func (f *From) Path() string {
 	for _, seg := range f.Segments {
 		b.WriteByte('/')
 		if seg.Name != "" {
-			b.WriteByte(':')
+			b.WriteString(":?") // no literal can be that
 		} else {
 			b.WriteString(seg.Literal)
 		}

@@ -95,8 +95,9 @@ func ParseHostPattern(s string) (HostPattern, error) {
 	default:
 		return bad("has the character "+strconv.Quote(name[i:i+1]), "a host has letters, digits, - and .")
 	}
-	ascii, err := toASCII.ToASCII(strings.TrimSuffix(name, "."))
-	if err != nil {
+	// The final dot goes after the mapping, which knows other full stops too.
+	ascii, err := toASCII.ToASCII(name)
+	if ascii = strings.TrimSuffix(ascii, "."); err != nil || ascii == "" {
 		return bad("is not a host name", "each label has 1 to 63 letters, digits and hyphens, the whole at most 253 characters")
 	}
 	for label := range strings.SplitSeq(ascii, ".") {
@@ -129,7 +130,8 @@ func ParseHost(authority string) (host, port string, err error) {
 	upper := false
 	for i := range len(host) {
 		switch c := host[i]; {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '.':
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-':
+		case c == '.' && 0 < i && i < len(host)-1 && host[i-1] != '.': // no label is empty
 		case 'A' <= c && c <= 'Z':
 			upper = true
 		default:

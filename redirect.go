@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -172,7 +173,11 @@ func (r *Redirect) parseURLs(p *Parsed) error {
 	}
 	declared := p.From.Captures()
 	if r.Regex != "" {
-		if i := strings.IndexAny(strings.TrimPrefix(strings.TrimPrefix(r.From, "https://"), "http://"), "/?"); i >= 0 {
+		host := r.From
+		if p.From.Scheme != "" {
+			host = host[len(p.From.Scheme)+len("://"):]
+		}
+		if strings.ContainsAny(host, "/?") {
 			return &Error{Code: "bad_from", Field: "from", Message: "from " + strconv.Quote(r.From) + " has a path or query beside regex", Hint: "with regex, from holds only the host"}
 		}
 		if p.Regexp, err = CompileRegex(r.Regex, r.IgnoreCase); err != nil {
@@ -187,7 +192,7 @@ func (r *Redirect) parseURLs(p *Parsed) error {
 			if name == "" {
 				continue
 			}
-			if slices.Contains(declared, name) || name == "splat" {
+			if slices.Contains(declared, name) || name == "splat" || name == "sub" {
 				return &Error{Code: "bad_regex", Field: "regex", Message: "regex " + strconv.Quote(r.Regex) + " cannot have a group named " + name, Hint: "give each group a name of its own; splat and sub are taken"}
 			}
 			declared = append(declared, name)
@@ -257,7 +262,8 @@ func (r *Redirect) checkFields(bad func(code, field, message, hint string)) {
 	if len(r.ID) > 200 || strings.ContainsFunc(r.ID, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
 		bad("bad_id", "id", "id "+strconv.Quote(r.ID)+" has a space or is over 200 bytes", "letters, digits and hyphens, for example spring-campaign")
 	}
-	for name, value := range r.Headers {
+	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
+		value := r.Headers[name]
 		switch {
 		case !httpguts.ValidHeaderFieldName(name), !httpguts.ValidHeaderFieldValue(value):
 			bad("bad_header", "headers", "header "+strconv.Quote(name)+" has a name or value that HTTP does not allow", "a name is a token, a value has no line breaks")
@@ -284,8 +290,12 @@ func (w *When) check(bad func(code, field, message, hint string)) {
 			bad("bad_when", "when.languages", "language "+strconv.Quote(l)+" is not a tag", "as in nb, pt-BR, zh-Hant")
 		}
 	}
-	for field, m := range map[string]map[string]string{"when.header": w.Header, "when.cookie": w.Cookie} {
-		for name := range m {
+	for _, m := range []struct {
+		field    string
+		patterns map[string]string
+	}{{"when.header", w.Header}, {"when.cookie", w.Cookie}} {
+		field := m.field
+		for _, name := range slices.Sorted(maps.Keys(m.patterns)) {
 			if !httpguts.ValidHeaderFieldName(name) {
 				bad("bad_when", field, strconv.Quote(name)+" is not a name", "")
 			} else if field == "when.header" && strings.EqualFold(name, "Host") {
@@ -304,9 +314,12 @@ func (w *When) check(bad func(code, field, message, hint string)) {
 	if w.After != nil && w.Before != nil && !w.After.Before(*w.Before) {
 		bad("bad_when", "when.before", "before is not later than after, so the rule never holds", "exchange them")
 	}
-	for field, list := range map[string][]string{"when.methods": w.Methods, "when.countries": w.Countries, "when.languages": w.Languages, "when.addresses": w.Addresses} {
-		if list != nil && len(list) == 0 {
-			bad("bad_when", field, field+" is an empty list, so the rule never holds", "remove it, or name what it is for")
+	for _, l := range []struct {
+		field string
+		list  []string
+	}{{"when.methods", w.Methods}, {"when.countries", w.Countries}, {"when.languages", w.Languages}, {"when.addresses", w.Addresses}} {
+		if l.list != nil && len(l.list) == 0 {
+			bad("bad_when", l.field, l.field+" is an empty list, so the rule never holds", "remove it, or name what it is for")
 		}
 	}
 }
@@ -362,7 +375,7 @@ func (r *Redirect) Key(f *From) string {
 			}
 		}
 	}
-	if r.When != nil {
+	if r.When.Conditions() > 0 {
 		w := *r.When
 		for _, list := range []*[]string{&w.Methods, &w.Countries, &w.Languages, &w.Addresses} {
 			*list = slices.Sorted(slices.Values(*list))

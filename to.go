@@ -129,7 +129,11 @@ func (p *toParser) authority(s string) {
 		return
 	}
 	var parts []Part
-	p.parts(&parts, s, InAuthority)
+	if strings.HasPrefix(s, "[") {
+		p.literal(&parts, s, InAuthority) // the colons of an IPv6 address begin no captures
+	} else {
+		p.parts(&parts, s, InAuthority)
+	}
 	sample, fixed := "", true
 	for _, part := range parts {
 		switch {
@@ -149,7 +153,7 @@ func (p *toParser) authority(s string) {
 	if i := strings.LastIndexByte(sample, ':'); i >= 0 && !strings.HasSuffix(sample, "]") {
 		host, port, hasPort = sample[:i], sample[i+1:], true
 	}
-	if n, err := strconv.Atoi(port); hasPort && (err != nil || n < 1 || n > 65535) {
+	if n, err := strconv.Atoi(port); hasPort && (!isPort(port) || err != nil || n < 1 || n > 65535) {
 		p.bad("has the port "+strconv.Quote(port), "a port is a number from 1 to 65535")
 		return
 	}
