@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The https policies of a host: what a request over plain http gets.
@@ -26,7 +27,8 @@ type Host struct {
 	Fallback     *Fallback `json:"fallback,omitempty"`     // the answer where no redirect holds
 	Team         string    `json:"team,omitempty"`         // the owner
 
-	Source Position `json:"-"` // where it was written
+	Source Position  `json:"-"` // where it was written
+	Since  time.Time `json:"-"` // when it first appeared; zero if unknown
 }
 
 // HSTS is the Strict-Transport-Security policy of a host (RFC 6797 6.1).
@@ -61,14 +63,14 @@ type Fallback struct {
 func (h *Host) Redirects() []Redirect {
 	var rules []Redirect
 	if h.To != "" {
-		rules = append(rules, Redirect{From: h.Name, To: h.To, Status: h.Status, Source: h.Source})
+		rules = append(rules, Redirect{From: h.Name, To: h.To, Status: h.Status, Source: h.Source, Since: h.Since})
 	}
 	scheme := "{scheme}"
 	if h.HTTPS == RedirectToHTTPS || h.HTTPS == HTTPSOnly {
 		scheme = "https" // one hop instead of two
 	}
 	for _, from := range h.RedirectFrom {
-		rules = append(rules, Redirect{From: from, To: scheme + "://" + h.Name + "{path}", Source: h.Source})
+		rules = append(rules, Redirect{From: from, To: scheme + "://" + h.Name + "{path}", Source: h.Source, Since: h.Since})
 	}
 	return rules
 }

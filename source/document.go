@@ -135,7 +135,7 @@ func (f *reader) host(key, n *node) {
 	if n.kind != kindNull { // a name alone is a host without settings of its own
 		read = f.item(n, &h, "")
 	}
-	h.Name, h.Source = key.text, f.at(key)
+	h.Name, h.Source, h.Since = key.text, f.at(key), f.since
 	f.notZero(n, "status", h.Status)
 	if h.Fallback != nil {
 		f.notZero(n, "fallback.status", h.Fallback.Status)
@@ -406,7 +406,10 @@ func (f *reader) page(n *node, field string, page *string) {
 
 // notZero refuses a status that is written as 0: to the nouns it looks absent.
 func (f *reader) notZero(n *node, field string, status int) {
-	if at, given := n.find(field); given && status == 0 && at.kind == kindNumber && at.text == "0" {
+	if status != 0 {
+		return
+	}
+	if at, given := n.find(field); given && at.kind == kindNumber && strings.Trim(at.text, "-0") == "" {
 		f.fail(at, "bad_status", field, field+" 0 is not one that a redirect can have", "remove it for the default, or use 301, 302, 303, 307 or 308")
 	}
 }

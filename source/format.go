@@ -5,14 +5,12 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/tailscale/hujson"
 	"go.yaml.in/yaml/v3"
 
 	"fingerpost"
 )
 
-// Format gives the canonical form of a file: two spaces of indentation for YAML,
-// hujson's layout for JSON. Comments and the blank lines between items are kept;
+// Format gives the canonical form of a file, two spaces deep. Comments and the blank lines between items are kept;
 // the form of the form is itself. Only the syntax is checked. The file's name
 // says which language it is in. Where the form would not mean the same, or a
 // comment would be lost, it is an error.
@@ -61,17 +59,6 @@ func step(name, text string, tree *node) (next string, err error) {
 func cannotFormat(name, why string) error {
 	return &fingerpost.Error{Code: "bad_format", Message: "cannot be formatted: " + why, At: fingerpost.Position{File: name},
 		Hint: "the file is good as it is; simplify its comments or its quoting to have it formatted"}
-}
-
-func formatJSON(name, text string) (string, error) {
-	if !strings.HasSuffix(text, "\n") {
-		text += "\n" // hujson wants an end of line behind a comment
-	}
-	data, err := hujson.Format([]byte(text))
-	if err != nil {
-		return "", cannotFormat(name, err.Error())
-	}
-	return string(data), nil
 }
 
 // blankLine stands for one while the library writes, which drops blank lines but

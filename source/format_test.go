@@ -37,11 +37,24 @@ redirects:
 "/jobs":{"to":"https:\/\/jobs.example","statusCode":301},
 
 "/x": {"to": "/y"} /* last */
-} // end`, `{ // marketing
-	"/jobs": {"to": "https://jobs.example", "statusCode": 301},
+} // end`, `{
+  // marketing
+  "/jobs": {"to": "https:\/\/jobs.example", "statusCode": 301},
 
-	"/x": {"to": "/y"}, /* last */
+  "/x": {"to": "/y"} /* last */
 } // end
+`},
+		{"JSON on one line stays there", "r.json", `[{"from":"a.example/x",
+"to":"/y" , "tests":[{"url":"https://a.example/x"}],},
+{"from":"a.example/z","to":"/y"}
+]`, `[
+  {
+    "from": "a.example/x",
+    "to": "/y",
+    "tests": [{"url": "https://a.example/x"}],
+  },
+  {"from": "a.example/z", "to": "/y"}
+]
 `},
 	}
 	for _, test := range tests {

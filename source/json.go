@@ -8,9 +8,8 @@ import (
 )
 
 // jsonParser reads JSON with comments and trailing commas (JWCC) into nodes. The
-// language is that of hujson, which keeps comments and formats them; its tree
-// takes ten times the memory of ours and is recursive without a bound, so that
-// only [Format] uses it. A test holds the two together.
+// language is that of hujson, whose tree takes ten times the memory of ours and
+// is recursive without a bound. A test holds the two together.
 type jsonParser struct {
 	*parser
 	pos   int

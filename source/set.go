@@ -213,7 +213,8 @@ func (s *Set) err() error {
 			errs = append(errs, in.err)
 		}
 		for _, u := range in.units {
-			if u.err != nil && (!u.folder || named[u.abs] == 1) {
+			// Where the folder is gone, that its files are is no news.
+			if u.err != nil && in.err == nil && (!u.folder || named[u.abs] == 1) {
 				errs = append(errs, u.err)
 			}
 			refused = refused || u.refused
@@ -368,6 +369,7 @@ func (s *Set) reload(apply func(Content) error) (attempted bool, err error) {
 func (s *Set) try(next map[*unit]version, apply func(Content) error) error {
 	for u, v := range next {
 		keepSince(u.good.content.Redirects, v.content.Redirects)
+		keepHostSince(u.good.content.Hosts, v.content.Hosts)
 	}
 	parts := s.counted(next)
 	if err := apply(concat(parts)); err != nil {
@@ -424,6 +426,20 @@ func keepSince(old, now []fingerpost.Redirect) {
 	for i := range now {
 		if t, ok := since[ruleHash(&now[i])]; ok {
 			now[i].Since = t
+		}
+	}
+}
+
+// keepHostSince does the same for hosts, whose own redirects are permanent too.
+func keepHostSince(old, now []fingerpost.Host) {
+	known := make(map[string]*fingerpost.Host, len(old))
+	for i := range old {
+		known[old[i].Name] = &old[i]
+	}
+	for i := range now {
+		h := &now[i]
+		if was := known[h.Name]; was != nil && was.To == h.To && was.Status == h.Status && slices.Equal(was.RedirectFrom, h.RedirectFrom) {
+			h.Since = was.Since
 		}
 	}
 }

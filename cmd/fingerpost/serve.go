@@ -118,28 +118,32 @@ type listener struct {
 
 // start reads everything and listens, so that whatever is wrong is said before
 // the first visitor is answered. An error leaves nothing behind.
-func start(o options) (n *node, err error) {
-	n = &node{o: o, log: o.log, metrics: telemetry.NewMetrics(version)}
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
-	if n.set, err = o.open(); err != nil {
+func start(o options) (*node, error) {
+	n := &node{o: o, log: o.log, metrics: telemetry.NewMetrics(version)}
+	if err := n.open(); err != nil {
+		n.close()
 		return nil, err
+	}
+	return n, nil
+}
+
+func (n *node) open() error {
+	var err error
+	if n.set, err = n.o.open(); err != nil {
+		return err
 	}
 	if n.settings = n.set.Settings(); n.settings == nil {
 		n.settings = &source.Settings{}
 	}
-	if err = n.openFiles(); err != nil {
-		return nil, err
+	if err := n.openFiles(); err != nil {
+		return err
 	}
-	if err = n.apply(n.set.Content()); err != nil {
-		return nil, err
+	if err := n.apply(n.set.Content()); err != nil {
+		return err
 	}
 	n.metrics.Reloaded(true, time.Now())
 	if n.settings.Log.Access != "off" {
-		n.access = telemetry.NewAccessLog(o.out, n.settings.Log.Sample, n.metrics)
+		n.access = telemetry.NewAccessLog(n.o.out, n.settings.Log.Sample, n.metrics)
 	}
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
@@ -156,7 +160,7 @@ func start(o options) (n *node, err error) {
 	}
 	n.admin = &admin.Server{Metrics: n.metrics.Handler()}
 	n.adminHTTP = &http.Server{Handler: n.admin.Routes(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
-	return n, n.listen()
+	return n.listen()
 }
 
 // openFiles opens what is beside the rules: certificates and the country file.
