@@ -1,6 +1,7 @@
 package fingerpost
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -63,7 +64,7 @@ func ParseFrom(s string) (From, error) {
 			return bad("has the scheme "+strconv.Quote(scheme), "use http://, https://, or none for both")
 		}
 	}
-	if i := strings.IndexFunc(rest, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }); i >= 0 {
+	if indexUnsafe(rest) >= 0 {
 		return bad("has a space, control byte or backslash", "write a space as %20")
 	}
 	if strings.Contains(rest, "#") {
@@ -77,13 +78,13 @@ func ParseFrom(s string) (From, error) {
 		e.Field = "from"
 		return From{}, e
 	}
-	names := map[string]bool{}
+	var names []string
 	declare := func(name string) error {
 		hint := "give each capture a name of its own"
 		if name == "splat" || name == "sub" {
 			hint = ":splat is what * takes and :sub what the host's wildcard takes; use another name"
-		} else if !names[name] {
-			names[name] = true
+		} else if !slices.Contains(names, name) {
+			names = append(names, name)
 			return nil
 		}
 		return &Error{Code: "bad_from", Field: "from", Message: "from " + strconv.Quote(s) + " uses the name :" + name + " twice", Hint: hint}
@@ -129,9 +130,17 @@ func ParseFrom(s string) (From, error) {
 
 // parsePath reads the path of a from, without its first slash.
 func (f *From) parsePath(path string) (message, hint string) {
-	segs := strings.Split(path, "/")
-	for i, seg := range segs {
-		last := i == len(segs)-1
+	n := strings.Count(path, "/")
+	add := func(s Segment) {
+		if f.Segments == nil {
+			f.Segments = make([]Segment, 0, n+1)
+		}
+		f.Segments = append(f.Segments, s)
+	}
+	for i := 0; i <= n; i++ {
+		seg, below, _ := strings.Cut(path, "/")
+		path = below
+		last := i == n
 		star := strings.IndexByte(seg, '*')
 		name, rest := CutName(seg)
 		switch {
@@ -146,19 +155,24 @@ func (f *From) parsePath(path string) (message, hint string) {
 		case name != "" && rest != "":
 			return "has text after :" + name + " in one segment", ":name is a whole segment; for a part of one use regex"
 		case name != "":
-			f.Segments = append(f.Segments, Segment{Name: name})
+			add(Segment{Name: name})
 			continue
 		}
-		norm, _, err := appendSegment(nil, nil, strings.TrimSuffix(seg, "*"))
+		norm := strings.TrimSuffix(seg, "*")
+		if !isText(norm, charPath) {
+			b, _, err := appendSegment(nil, nil, norm)
+			if err != nil {
+				return "has a bad percent escape", "write a percent sign as %25"
+			}
+			norm = string(b)
+		}
 		switch {
-		case err != nil:
-			return "has a bad percent escape", "write a percent sign as %25"
-		case star < 0 && (string(norm) == "." || string(norm) == ".."):
+		case star < 0 && (norm == "." || norm == ".."):
 			return "has a . or .. segment", "write the path that it stands for"
 		case star >= 0:
-			f.Tail, f.Prefix = TailPrefix, string(norm)
+			f.Tail, f.Prefix = TailPrefix, norm
 		default:
-			f.Segments = append(f.Segments, Segment{Literal: string(norm)})
+			add(Segment{Literal: norm})
 		}
 	}
 	return "", ""
@@ -180,26 +194,26 @@ func (f *From) IsLiteral() bool {
 // Path is the pattern's path in canonical form: normalised, names left out, so
 // that two patterns with the same Path match the same requests.
 func (f *From) Path() string {
-	var b strings.Builder
+	b := make([]byte, 0, 128)
 	for _, seg := range f.Segments {
-		b.WriteByte('/')
+		b = append(b, '/')
 		if seg.Name != "" {
-			b.WriteString(":?") // no literal can be that
+			b = append(b, ":?"...) // no literal can be that
 		} else {
-			b.WriteString(seg.Literal)
+			b = append(b, seg.Literal...)
 		}
 	}
 	switch f.Tail {
 	case TailFolder:
-		b.WriteString("/*")
+		b = append(b, "/*"...)
 	case TailPrefix:
-		b.WriteString("/" + f.Prefix + "*")
+		b = append(append(append(b, '/'), f.Prefix...), '*')
 	default:
 		if f.Slash || len(f.Segments) == 0 {
-			b.WriteByte('/')
+			b = append(b, '/')
 		}
 	}
-	return b.String()
+	return string(b)
 }
 
 // Captures lists the names that f declares, :splat and :sub included.
@@ -222,6 +236,17 @@ func (f *From) Captures() []string {
 		names = append(names, "sub")
 	}
 	return names
+}
+
+// indexUnsafe is where s has its first space, control byte or backslash, which
+// neither a from nor a to may hold, or -1.
+func indexUnsafe(s string) int {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7f || c == '\\' {
+			return i
+		}
+	}
+	return -1
 }
 
 // CutName cuts a leading :name off s, a name being [A-Za-z][A-Za-z0-9_]* up to

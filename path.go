@@ -190,6 +190,16 @@ const (
 	InFragment
 )
 
+// isText reports whether all bytes of s are of one of the classes.
+func isText(s string, classes uint8) bool {
+	for i := range len(s) {
+		if chars[s[i]]&classes == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // AppendText appends visitor's text for its place: valid escapes stay, what the
 // place does not allow is percent-encoded.
 func AppendText(dst []byte, s string, place Place) []byte {

@@ -262,6 +262,12 @@ func (r *Redirect) checkFields(bad func(code, field, message, hint string)) {
 	if len(r.ID) > 200 || strings.ContainsFunc(r.ID, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
 		bad("bad_id", "id", "id "+strconv.Quote(r.ID)+" has a space or is over 200 bytes", "letters, digits and hyphens, for example spring-campaign")
 	}
+	if len(r.Headers) > 0 {
+		r.checkHeaders(bad)
+	}
+}
+
+func (r *Redirect) checkHeaders(bad func(code, field, message, hint string)) {
 	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
 		value := r.Headers[name]
 		switch {
@@ -364,7 +370,7 @@ func (r *Redirect) Key(f *From) string {
 	for _, s := range []string{f.Scheme, string(f.Host), path, r.Regex} {
 		b = append(append(b, s...), 0)
 	}
-	b = fmt.Appendf(b, "%t%t", strict, r.IgnoreCase)
+	b = strconv.AppendBool(strconv.AppendBool(b, strict), r.IgnoreCase)
 	if len(f.Query) > 0 {
 		conds := slices.Clone(f.Query)
 		slices.SortFunc(conds, func(a, b QueryCond) int { return strings.Compare(a.Key, b.Key) })
@@ -395,7 +401,8 @@ func (r *Redirect) Key(f *From) string {
 // KeyHash is a hash of [Redirect.Key]; DerivedID turns it into the id of a rule
 // that has none of its own.
 func KeyHash(key string) uint64 {
-	sum := sha256.Sum256([]byte(key))
+	var buf [256]byte // so that a key of common length is not copied to the heap
+	sum := sha256.Sum256(append(buf[:0], key...))
 	return binary.BigEndian.Uint64(sum[:])
 }
 
@@ -405,5 +412,7 @@ var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 func DerivedID(keyHash uint64) string {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], keyHash)
-	return "r-" + idEncoding.EncodeToString(b[:])
+	id := [15]byte{'r', '-'}
+	idEncoding.Encode(id[2:], b[:])
+	return string(id[:])
 }

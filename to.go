@@ -66,7 +66,7 @@ func (p *toParser) bad(message, hint string) {
 func (p *toParser) parse() {
 	const absolute = "give an absolute URL (https://shop.example/path) or a path on the same host (/path)"
 	s := p.text
-	switch i := strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }); {
+	switch i := indexUnsafe(s); {
 	case s == "":
 		p.bad("is empty", absolute)
 		return
@@ -77,6 +77,7 @@ func (p *toParser) parse() {
 		p.bad("has a space, line break or control byte", "write a space as %20; a line break never belongs into a URL")
 		return
 	}
+	p.to.Base = make([]Part, 0, 2) // authority and path
 	s, fragment, hasFragment := strings.Cut(s, "#")
 	s, query, hasQuery := strings.Cut(s, "?")
 	path := s
@@ -97,14 +98,14 @@ func (p *toParser) parse() {
 			return
 		case scheme == "{scheme}":
 			p.to.Base = append(p.to.Base, Part{Property: "scheme", Place: InAuthority})
+			p.literal(&p.to.Base, "://", InAuthority)
 		case lower == "http", lower == "https":
 			p.to.Scheme = lower
-			p.literal(&p.to.Base, lower, InAuthority)
+			p.literal(&p.to.Base, lower+"://", InAuthority)
 		default:
 			p.bad("has the scheme "+strconv.Quote(scheme), "only http and https are redirected to")
 			return
 		}
-		p.literal(&p.to.Base, "://", InAuthority)
 		end := len(rest)
 		for _, begin := range []string{"/", "{path}"} {
 			if i := strings.Index(rest, begin); i >= 0 {
@@ -128,7 +129,8 @@ func (p *toParser) authority(s string) {
 		p.bad("has a user name or password", "remove what stands before the @")
 		return
 	}
-	var parts []Part
+	var buf [4]Part
+	parts := buf[:0]
 	if strings.HasPrefix(s, "[") {
 		p.literal(&parts, s, InAuthority) // the colons of an IPv6 address begin no captures
 	} else {
@@ -149,13 +151,19 @@ func (p *toParser) authority(s string) {
 			sample += part.Literal
 		}
 	}
+	if last := parts[max(len(parts)-1, 0):]; len(last) > 0 && last[0].Capture == "sub" {
+		p.bad("ends the host name with :sub", "put a domain of yours behind it, as in https://:sub.example.com/: a visitor must not choose the host")
+		return
+	}
 	host, port, hasPort := sample, "", false
 	if i := strings.LastIndexByte(sample, ':'); i >= 0 && !strings.HasSuffix(sample, "]") {
 		host, port, hasPort = sample[:i], sample[i+1:], true
 	}
-	if n, err := strconv.Atoi(port); hasPort && (!isPort(port) || err != nil || n < 1 || n > 65535) {
-		p.bad("has the port "+strconv.Quote(port), "a port is a number from 1 to 65535")
-		return
+	if hasPort {
+		if n, err := strconv.Atoi(port); !isPort(port) || err != nil || n < 1 || n > 65535 {
+			p.bad("has the port "+strconv.Quote(port), "a port is a number from 1 to 65535")
+			return
+		}
 	}
 	ascii, err := ParseHostPattern(host)
 	if err != nil || ascii.IsWildcard() {
@@ -245,6 +253,10 @@ func (p *toParser) capture(s string) (name, rest string) {
 
 // encoded appends a literal, percent-encoded for its place.
 func (p *toParser) encoded(dst *[]Part, s string, place Place) {
+	if isText(s, charPath) { // what every place allows
+		p.literal(dst, s, place)
+		return
+	}
 	for i := range len(s) {
 		if s[i] == '%' && (i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2])) {
 			p.bad("has a bad percent escape", "write a percent sign as %25")

@@ -67,3 +67,11 @@ type Answer struct {
 	depends []dependency
 	scratch []byte
 }
+
+// reset empties a but keeps its memory, field by field: a composite literal is
+// built aside and copied.
+func (a *Answer) reset() {
+	a.Kind, a.Status, a.HSTS, a.Page, a.Rule = 0, 0, "", "", RuleRef{}
+	a.Location, a.CacheControl, a.Vary, a.Headers = a.Location[:0], a.CacheControl[:0], a.Vary[:0], a.Headers[:0]
+	a.forms, a.depends, a.scratch = a.forms[:0], a.depends[:0], a.scratch[:0]
+}

@@ -1,7 +1,9 @@
 package redirect
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
@@ -41,9 +43,19 @@ func (c *cursor) uvarint() uint64 {
 		c.at++
 		return uint64(v)
 	}
+	return c.longUvarint()
+}
+
+func (c *cursor) longUvarint() uint64 {
 	v, n := binary.Uvarint(c.b[c.at:])
 	c.at += uint64(n)
 	return v
+}
+
+// skip passes over what stands behind its own length.
+func (c *cursor) skip() {
+	n := c.uvarint()
+	c.at += n
 }
 
 func (c *cursor) uint32() uint32 {
@@ -76,19 +88,27 @@ func (c *cursor) string() string {
 	return unsafe.String(&s[0], len(s))
 }
 
-// An index is an open-addressing hash over the records that begin with a key: an
-// owner (which part of the table the key belongs to) and a string. A slot holds
-// 24 bits of the hash above 40 bits of offset, so that a probe of a wrong slot
-// hardly ever touches another cache line; an empty slot is zero.
+// An index is a hash over the records that begin with a key: an owner (which
+// part of the table the key belongs to) and a string. A bucket is one cache line
+// for eight keys, filled from the first place on: eight tags of a byte, zero for
+// a free place, then eight offsets of seven bytes. What finds its bucket full
+// stands in the next one that is not.
+//
+// A lookup in a table that no cache holds is little but waiting for memory, and
+// two waits that do not depend on each other cost as one. So a lookup has two
+// steps: begin, which starts the loads, and find, which needs their values. And a
+// bucket's tags are compared all at once, without a branch: a processor that
+// guesses a branch on a value which has not come yet, and is wrong, throws away
+// what it has begun behind it. Figures: docs/adr/0005-lookup.md.
 type index struct {
-	at uint64 // of the first slot
-	n  uint64 // number of slots, at least one of them empty
+	at uint64 // of the first bucket, a multiple of cacheLine
+	n  uint64 // number of buckets
 }
 
 const (
-	slotSize  = 8
-	minSlots  = 16 // so that a cache line stands behind every record
-	cacheLine = 64
+	cacheLine  = 64
+	bucketKeys = 8
+	minBuckets = 2 // so that what a probe touches stands behind every record
 )
 
 func hashString(s string) uint64 { return xxhash.Sum64String(s) }
@@ -96,67 +116,94 @@ func hashString(s string) uint64 { return xxhash.Sum64String(s) }
 // mix joins the hash of a key with that of what owns it.
 func mix(owner, key uint64) uint64 { return owner ^ key*0x9E3779B97F4A7C15 }
 
-// slotOf spreads hashes over any number of slots; the tag comes from other bits
-// of the hash than the place does.
-func slotOf(hash, n uint64) uint64 { return (hash >> 32) * n >> 32 }
-func tagOf(hash uint64) uint64     { return hash << 40 >> 40 }
+// bucketOf spreads hashes over any number of buckets. The tag comes from other
+// bits of the hash.
+func bucketOf(hash, n uint64) uint64 { return (hash >> 32) * n >> 32 }
+func tagOf(hash uint64) byte         { return max(byte(hash), 1) }
 
-func (x index) slot(b []byte, i uint64) uint64 {
-	return binary.LittleEndian.Uint64(b[x.at+i*slotSize:])
+func (x index) bucket(b []byte, i uint64) *[cacheLine]byte {
+	return (*[cacheLine]byte)(b[x.at+i*cacheLine:])
 }
 
-// A probe is a lookup that has begun: it has loaded the first slot, and touched
-// the first two cache lines of the record behind it, so that the memory's answer is under way while the
-// caller does something else. A lookup in a table that no cache holds is little
-// but waiting for memory; two that do not wait for each other cost as one.
+// hitsOf finds the tags of a bucket that are equal to tag: the highest bit of
+// byte i stands for place i. It may err above a hit, never below the first one,
+// and never where there is none.
+func hitsOf(bucket *[cacheLine]byte, tag byte) uint64 {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	differ := binary.LittleEndian.Uint64(bucket[:]) ^ uint64(tag)*ones
+	return (differ - ones) &^ differ & highs // the bytes that are zero
+}
+
+// offsetOf is the offset at the first hit, and some offset where there is none.
+func offsetOf(bucket *[cacheLine]byte, hits uint64) uint64 {
+	place := bits.TrailingZeros64(hits) / 8 % bucketKeys
+	return binary.LittleEndian.Uint64(bucket[bucketKeys-1+7*place:]) >> 8
+}
+
+// A probe is a lookup that has begun: it knows the bucket, and has touched the
+// record behind its first hit.
 type probe struct {
-	hash, i, slot uint64
-	touched       byte
+	hash    uint64
+	bucket  uint64
+	hits    uint64
+	touched byte
 }
+
+// reach is how much of a record a probe touches: what a literal path and its
+// rule take, as a rule.
+const reach = 96
 
 func (x index) begin(b []byte, hash uint64) probe {
-	i := slotOf(hash, x.n)
-	p := probe{hash: hash, i: i, slot: x.slot(b, i)}
-	at := p.slot << 24 >> 24
-	p.touched = b[at] + b[at+cacheLine]
-	return p
+	i := bucketOf(hash, x.n)
+	bucket := x.bucket(b, i)
+	hits := hitsOf(bucket, tagOf(hash))
+	// Without a hit this touches a record for nothing, but needs no branch.
+	record := (*[reach + 1]byte)(b[offsetOf(bucket, hits):])
+	return probe{hash, i, hits, record[0] + record[cacheLine] + record[reach]}
 }
 
 // find gives the offset of the record for a key, and a cursor behind the key.
 func (x index) find(b []byte, p probe, owner uint64, key string) (at uint64, c cursor, ok bool) {
-	tag := tagOf(p.hash)
-	for p.slot != 0 {
-		if p.slot>>40 == tag {
-			at = p.slot << 24 >> 24
+	for {
+		bucket := x.bucket(b, p.bucket)
+		for ; p.hits != 0; p.hits &= p.hits - 1 {
+			at = offsetOf(bucket, p.hits)
 			c = cursor{b, at}
 			if c.uvarint() == owner && c.string() == key {
 				return at, c, true
 			}
 		}
-		if p.i++; p.i == x.n {
-			p.i = 0
+		if bucket[bucketKeys-1] == 0 {
+			return 0, cursor{}, false // here was room for it
 		}
-		p.slot = x.slot(b, p.i)
+		if p.bucket++; p.bucket == x.n {
+			p.bucket = 0
+		}
+		p.hits = hitsOf(x.bucket(b, p.bucket), tagOf(p.hash))
 	}
-	return 0, cursor{}, false
 }
 
 // entry is one record to be put into the index.
 type entry struct{ hash, at uint64 }
 
-// appendIndex writes the slots of an index at four fifths load.
+// appendIndex writes an index at four fifths load, from the next cache line on.
 func appendIndex(b []byte, entries []entry) ([]byte, index) {
-	x := index{at: uint64(len(b)), n: max(minSlots, uint64(len(entries))+uint64(len(entries))/4+1)}
-	b = append(b, make([]byte, x.n*slotSize)...)
-	slots := b[x.at:]
+	b = append(b, make([]byte, -len(b)&(cacheLine-1))...)
+	x := index{at: uint64(len(b)), n: minBuckets + uint64(len(entries))*5/4/bucketKeys}
+	b = append(b, make([]byte, x.n*cacheLine)...)
 	for _, e := range entries {
-		i := slotOf(e.hash, x.n)
-		for binary.LittleEndian.Uint64(slots[i*slotSize:]) != 0 {
+		i := bucketOf(e.hash, x.n)
+		for x.bucket(b, i)[bucketKeys-1] != 0 {
 			if i++; i == x.n {
 				i = 0
 			}
 		}
-		binary.LittleEndian.PutUint64(slots[i*slotSize:], tagOf(e.hash)<<40|e.at)
+		bucket := x.bucket(b, i)
+		place := bytes.IndexByte(bucket[:bucketKeys], 0)
+		bucket[place] = tagOf(e.hash)
+		for j := range 7 {
+			bucket[bucketKeys+7*place+j] = byte(e.at >> (8 * j))
+		}
 	}
 	return b, x
 }

@@ -182,8 +182,13 @@ func (h *hostBuilder) write(in *hostInput) []byte {
 	rec := binary.AppendUvarint(nil, ownerHosts)
 	rec = appendString(rec, in.name)
 	rec = binary.AppendUvarint(rec, h.flags)
-	rec = append(rec, settings...)
 	rec = binary.AppendUvarint(rec, h.owner)
+	if in.settings != nil {
+		rec = appendString(rec, settings)
+	}
+	if h.flags&hostPatterns == 0 {
+		return rec
+	}
 	rec = binary.AppendUvarint(rec, h.others)
 	rec = append(rec, tries...)
 	return append(rec, regexes...)
@@ -205,29 +210,51 @@ func (h *hostBuilder) appendSettings(rec []byte, s *fingerpost.Host) []byte {
 	rec = appendString(rec, hsts)
 	fallback := s.FallbackRedirect()
 	if fallback == nil {
-		return binary.AppendUvarint(rec, 0)
+		return rec
 	}
 	fallback.ID = FallbackID
 	r := &rule{source: fallback, class: pattern}
 	r.parsed, _ = fallback.Parse() // Host.Validate has seen it
-	return appendString(rec, h.appendRule(nil, r))
+	return h.appendRule(rec, r)
 }
 
 // FallbackID is the id that a host's fallback goes by.
 const FallbackID = "fallback"
 
+// writeLiterals writes, for each path, byte indexed · group · [indexed] uvarint
+// count and the offsets of the records of its rules that are indexed by query:
+// only Explain, which wants to see those that do not fit, reads these.
 func (h *hostBuilder) writeLiterals(space uint64, paths map[string]*pathRules) {
-	for _, path := range slices.Sorted(maps.Keys(paths)) {
+	for _, path := range sortedKeys(paths) {
 		p := paths[path]
-		indexed := byte(0)
-		if p.byQuery != nil {
-			indexed = 1
-		}
-		h.enterRecord(hashIn(h.hash, space, hashString(path)), h.owner+space, path, h.appendGroup([]byte{indexed}, p.rules))
-		for _, key := range slices.Sorted(maps.Keys(p.byQuery)) {
+		var indexed []uint64
+		for _, key := range sortedKeys(p.byQuery) {
+			indexed = append(indexed, uint64(len(h.table.arena)))
 			h.enterRecord(hashIn(h.hash, space+spaceExactQuery, hashString(key)), h.owner+space+spaceExactQuery, key, h.appendGroup(nil, p.byQuery[key]))
 		}
+		h.literal = append(h.literal[:0], 0)
+		if indexed != nil {
+			h.literal[0] = 1
+		}
+		h.literal = h.appendGroup(h.literal, p.rules)
+		if indexed != nil {
+			h.literal = binary.AppendUvarint(h.literal, uint64(len(indexed)))
+			for _, at := range indexed {
+				h.literal = appendOffset(h.literal, at)
+			}
+		}
+		h.enterRecord(hashIn(h.hash, space, hashString(path)), h.owner+space, path, h.literal)
 	}
+}
+
+// sortedKeys are the keys of m in order, in one allocation or none.
+func sortedKeys[V any](m map[string]V) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := slices.AppendSeq(make([]string, 0, len(m)), maps.Keys(m))
+	slices.Sort(keys)
+	return keys
 }
 
 // enterRecord appends a record with its key and puts it into the index.
@@ -243,11 +270,12 @@ func (b *builder) enterRecord(hash, owner uint64, key string, body []byte) {
 // then each record behind its own length.
 func (h *hostBuilder) appendGroup(dst []byte, rules []*rule) []byte {
 	slices.SortFunc(rules, byRank)
-	var records []byte
+	h.group = h.group[:0]
 	for _, r := range rules {
-		records = appendString(records, h.appendRule(nil, r))
+		h.rule = h.appendRule(h.rule[:0], r)
+		h.group = appendString(h.group, h.rule)
 	}
-	return appendString(dst, records)
+	return appendString(dst, h.group)
 }
 
 // The flags of a node.

@@ -11,24 +11,34 @@ import (
 // but it is likely not what was meant. covers reports whether a certificate is
 // there for a host; nil if that is not known.
 func Check(t *Table, hosts []fingerpost.Host, redirects []fingerpost.Redirect, covers func(host string) bool) []*fingerpost.Error {
-	c := checker{t: t, covers: covers}
+	c := checker{t: t, rules: map[[2]string]*fingerpost.Redirect{}, covers: covers}
+	var all []*fingerpost.Redirect
 	for i := range hosts {
 		c.host(&hosts[i])
-		rules := hosts[i].Redirects()
-		for j := range rules {
-			c.redirect(&rules[j])
+		own := hosts[i].Redirects()
+		for j := range own {
+			all = append(all, &own[j])
 		}
 	}
 	for i := range redirects {
 		if redirects[i].IsEnabled() {
-			c.redirect(&redirects[i])
+			all = append(all, &redirects[i])
 		}
+	}
+	for _, r := range all {
+		if host, id, err := Identify(r); err == nil {
+			c.rules[[2]string{host, id}] = r
+		}
+	}
+	for _, r := range all {
+		c.redirect(r)
 	}
 	return c.warnings
 }
 
 type checker struct {
 	t        *Table
+	rules    map[[2]string]*fingerpost.Redirect // by host and id
 	covers   func(host string) bool
 	warnings []*fingerpost.Error
 }
@@ -89,10 +99,17 @@ func (c *checker) shadow(r *fingerpost.Redirect) {
 		if a.Rule.IsZero() || a.Rule.Host() == host && a.Rule.ID() == id {
 			return
 		}
+		if a.Rule.isPrivate() && !isPrivate(r.When) {
+			return // that one is for some of the visitors only
+		}
 		winner = a.Rule
 	}
 	if !winner.IsZero() {
-		c.warn(r.Source, "shadowed", "from", fmt.Sprintf("from %q never answers: %s on %s always comes first", r.From, winner.ID(), winner.Host()),
+		first := winner.ID() + " on " + winner.Host()
+		if other := c.rules[[2]string{winner.Host(), winner.ID()}]; other != nil {
+			first = place(other.Source, fmt.Sprintf("%q", other.From))
+		}
+		c.warn(r.Source, "shadowed", "from", fmt.Sprintf("from %q never answers: the redirect at %s always comes first", r.From, first),
 			"remove it, or give it a higher priority")
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // render fills the answer from the best candidate.
 func (m *matcher) render() {
-	a, rec, c := m.a, &m.best.rule, cursor{m.t.arena, m.best.rest}
+	a, rec, c := m.a, &m.best.ruleRecord, cursor{m.t.arena, m.best.target}
 	a.Rule = RuleRef{m.t, m.host.at, m.best.at}
 	a.Status = rec.status()
 	age := fingerpost.CacheNone
@@ -44,7 +44,7 @@ func (m *matcher) cacheControl(age int) {
 		return
 	}
 	if age != fingerpost.CacheNone {
-		if since := int64(m.best.rule.since); since != 0 && m.r.Now < since+youngTime {
+		if since := int64(m.best.since); since != 0 && m.r.Now < since+youngTime {
 			age = min(age, youngAge)
 		}
 		if m.best.expires != neverExpires {
@@ -65,7 +65,7 @@ func (m *matcher) cacheControl(age int) {
 
 // location expands the target at c.
 func (m *matcher) location(c cursor) {
-	a, flags := m.a, m.best.rule.flags
+	a, flags := m.a, m.best.flags
 	dst := a.Location[:0]
 	if flags&flagPlain != 0 {
 		dst = append(dst, c.string()...)
@@ -107,7 +107,7 @@ func (m *matcher) location(c cursor) {
 // query on: all of them (append), or those whose key the target lacks (merge);
 // never those that the rule's from has named.
 func (m *matcher) addQuery(dst []byte, query int) []byte {
-	flags := m.best.rule.flags
+	flags := m.best.flags
 	own := len(dst) > query
 	if !own && flags&flagQueryCond == 0 || own && flags&(flagQueryCond|flagAppend) == flagAppend {
 		if own {
@@ -138,8 +138,8 @@ func (m *matcher) addQuery(dst []byte, query int) []byte {
 
 // consumes reports whether the winner's from names a query key.
 func (m *matcher) consumes(key string) bool {
-	c := m.behindID()
-	if m.best.rule.flags&flagRegex != 0 {
+	c := m.best.behindID(m.t.arena)
+	if m.best.flags&flagRegex != 0 {
 		m.t.readRegexp(&c, 0)
 	}
 	for n := c.uvarint(); n > 0; n-- {
@@ -225,21 +225,12 @@ func (m *matcher) capture(op int, c *cursor) string {
 		return v
 	}
 	group := int(c.uvarint()) // opGroup
-	winner := m.behindID()
-	re, _ := m.t.readRegexp(&winner, m.best.rule.flags)
+	winner := m.best.behindID(m.t.arena)
+	re, _ := m.t.readRegexp(&winner, m.best.flags)
 	if loc := re.get().FindStringSubmatchIndex(m.r.Path.Norm); loc != nil && loc[2*group] >= 0 {
 		return m.r.Path.Norm[loc[2*group]:loc[2*group+1]]
 	}
 	return ""
-}
-
-// behindID is a cursor in the winner's record, behind its id.
-func (m *matcher) behindID() cursor {
-	c := cursor{m.t.arena, m.best.rule.rest}
-	if m.best.rule.flags&flagID != 0 {
-		c.string()
-	}
-	return c
 }
 
 // segmentsFrom is what of a path stands from segment n on.
@@ -263,8 +254,8 @@ func cutNormalized(s string, n int) string {
 			s, n = s[1:], n-1
 			continue
 		}
-		if p, err := fingerpost.ParsePath("/" + s[:3]); err == nil {
-			n -= len(p.Norm) - 1
+		if p, err := fingerpost.ParsePath("/-" + s[:3]); err == nil { // - lest %2E be a dot segment
+			n -= len(p.Norm) - len("/-")
 		}
 		s = s[3:]
 	}
@@ -334,7 +325,7 @@ func (m *matcher) property(dst []byte, name string, place fingerpost.Place) []by
 	case "scheme":
 		return append(dst, r.scheme()...)
 	case "host":
-		return append(dst, r.Host...)
+		return fingerpost.AppendText(dst, r.Host, place) // an IPv6 address has brackets
 	case "port":
 		return append(dst, r.port()...)
 	case "method":
@@ -390,7 +381,7 @@ func (m *matcher) isSafe(loc string) bool {
 			return false
 		}
 	}
-	if m.best.rule.flags&flagRelative != 0 {
+	if m.best.flags&flagRelative != 0 {
 		return !strings.HasPrefix(loc, "//")
 	}
 	_, host, _, _ := splitURL(loc)
@@ -417,7 +408,7 @@ func splitURL(s string) (scheme, authority, path, query string) {
 func (m *matcher) isRequest(loc string) bool {
 	r := m.r
 	var path, query string
-	if m.best.rule.flags&flagRelative != 0 {
+	if m.best.flags&flagRelative != 0 {
 		path, _, _ = strings.Cut(loc, "#")
 		path, query, _ = strings.Cut(path, "?")
 	} else {

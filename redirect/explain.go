@@ -34,11 +34,13 @@ func (t *Table) Explain(r *Request, a *Answer) Trace {
 	m.answer()
 	for _, f := range a.forms {
 		var h hostRecord
-		h.read(t.arena, f.at)
-		trace.Forms = append(trace.Forms, h.name)
+		h.read(t.arena, f)
+		name, _ := hostName(t.arena, f.at)
+		trace.Forms = append(trace.Forms, name)
 		if h.flags&hostDeclared != 0 && trace.Policy == "" {
-			trace.Policy = []string{fingerpost.AllowAll, fingerpost.RedirectToHTTPS, fingerpost.HTTPSOnly}[h.policy]
-			trace.Waits = h.policy == policyRedirect && (r.Covered == nil || !r.Covered(r.Host))
+			policy := h.settings(t.arena).policy
+			trace.Policy = []string{fingerpost.AllowAll, fingerpost.RedirectToHTTPS, fingerpost.HTTPSOnly}[policy]
+			trace.Waits = policy == policyRedirect && (r.Covered == nil || !r.Covered(r.Host))
 		}
 	}
 	slices.SortFunc(trace.Candidates, func(a, b Candidate) int {
@@ -59,15 +61,13 @@ func (t *Table) Explain(r *Request, a *Answer) Trace {
 
 // candidate notes a rule. One that holds has no reason yet.
 func (t *Trace) candidate(m *matcher, c *candidate, why reason, detail string) {
-	if slices.ContainsFunc(t.Candidates, func(other Candidate) bool { return other.at == c.at }) {
-		return // a rule that is indexed by a query value which the request repeats
-	}
+	host, _ := hostName(m.t.arena, m.host.at)
 	text := string(why)
 	if detail != "" {
 		text += " " + detail
 	}
-	t.Candidates = append(t.Candidates, Candidate{Host: m.host.name, ID: c.rule.id(m.t.arena), Reason: text,
-		form: slices.Index(m.a.forms, m.form), rank: c.rule.rank, at: c.at})
+	t.Candidates = append(t.Candidates, Candidate{Host: host, ID: c.id(m.t.arena), Reason: text,
+		form: slices.Index(m.a.forms, m.form), rank: c.rank, at: c.at})
 }
 
 // Identify gives the host pattern and the id by which a table, a trace and a

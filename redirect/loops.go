@@ -21,7 +21,7 @@ type Hop struct {
 }
 
 // Follow sends a request through the table as a browser would, as long as it
-// stays on hosts that are served by name. The way leads to last, which is not
+// stays on hosts that are served by name, and on the port. The way leads to last, which is not
 // redirected any more, or not here; endless says that it comes back to where it
 // was, or never ends.
 func (t *Table) Follow(r Request) (way []Hop, last string, endless bool) {
@@ -40,7 +40,7 @@ func (t *Table) Follow(r Request) (way []Hop, last string, endless bool) {
 			return way, url, a.Kind == Loop
 		}
 		next, ok := r.next(loc)
-		if !ok || next.Host != r.Host && !t.Serves(next.Host) {
+		if !ok || next.Port != r.Port || next.Host != r.Host && !t.Serves(next.Host) {
 			return way, loc, false
 		}
 		r = next
@@ -105,19 +105,17 @@ func findLoops(t *Table, rules []*fingerpost.Redirect) error {
 	return errors.Join(errs...)
 }
 
-// circle is the same for every way into the same circle.
+// circle is the same for every way into a circle of the same rules.
 func circle(way []Hop, last string) string {
 	from := slices.IndexFunc(way, func(h Hop) bool { return h.URL == last })
-	if from < 0 {
-		return way[0].URL // it grows with each hop
+	var rules []string
+	for _, h := range way[max(from, 0):] { // -1: it grows with each hop
+		if !h.Rule.IsZero() {
+			rules = append(rules, h.Rule.Host()+" "+h.Rule.ID())
+		}
 	}
-	var urls []string
-	for _, h := range way[from:] {
-		_, rest, _ := strings.Cut(h.URL, "://")
-		urls = append(urls, rest)
-	}
-	slices.Sort(urls)
-	return strings.Join(slices.Compact(urls), " ")
+	slices.Sort(rules)
+	return strings.Join(slices.Compact(rules), "\n")
 }
 
 func loopError(src *fingerpost.Redirect, way []Hop, last string) error {
@@ -138,7 +136,7 @@ func loopError(src *fingerpost.Redirect, way []Hop, last string) error {
 	} else {
 		path.WriteString(last)
 	}
-	if len(way) == 1 {
+	if way[len(way)-1].Kind == Loop {
 		e.Code, e.Message = "self_redirect", "redirect to itself: "+path.String()
 	} else {
 		e.Message = "redirects in a circle: " + path.String()

@@ -29,7 +29,7 @@ type matcher struct {
 	slash bool   // whether there was a final slash
 
 	pathHash uint64
-	early    probe // for path on the exact form of the host
+	early    probe // of path on the exact form of the host
 
 	form  form
 	host  hostRecord
@@ -42,9 +42,9 @@ type matcher struct {
 
 // candidate is a rule that holds.
 type candidate struct {
+	ruleRecord
 	at      uint64 // of its record
-	rule    ruleRecord
-	rest    uint64 // in the record, behind the conditions
+	target  uint64 // in the record, behind the conditions
 	expires int64
 }
 
@@ -58,9 +58,7 @@ type dependency struct {
 
 func (m *matcher) answer() {
 	a, r := m.a, m.r
-	*a = Answer{Location: a.Location[:0], CacheControl: a.CacheControl[:0], Vary: a.Vary[:0], Headers: a.Headers[:0],
-
-		forms: a.forms[:0], depends: a.depends[:0], scratch: a.scratch[:0]}
+	a.reset()
 	switch r.Method {
 	case "CONNECT":
 		a.Kind, a.Status = BadMethod, 400
@@ -73,9 +71,12 @@ func (m *matcher) answer() {
 	if n := len(m.path); n > 1 && m.path[n-1] == '/' {
 		m.path, m.slash = m.path[:n-1], true
 	}
-	host := hashString(r.Host)
+	// Where a literal path stands does not wait for where its host stands: both
+	// lookups begin before either is needed.
+	hostHash := hashString(r.Host)
+	host := m.t.index.begin(m.t.arena, hostHash)
 	m.pathHash = hashString(m.path)
-	m.early = m.t.index.begin(m.t.arena, hashIn(host, spaceExact, m.pathHash))
+	m.early = m.t.index.begin(m.t.arena, hashIn(hostHash, spaceExact, m.pathHash))
 	a.forms = m.t.forms(a.forms, r.Host, host)
 	if len(a.forms) == 0 {
 		a.Kind, a.Status = UnknownHost, 404
@@ -89,19 +90,17 @@ func (m *matcher) answer() {
 	}
 	for _, f := range a.forms {
 		m.form = f
-		m.host.read(m.t.arena, f.at)
+		m.host.read(m.t.arena, f)
 		if m.match() {
 			a.Kind = ByRule
 			m.render()
 			return
 		}
-		if m.host.fallback != 0 {
+		if at := m.host.settings(m.t.arena).fallback; at != 0 {
 			a.Kind = ByFallback
-			m.best = candidate{at: m.host.fallback, expires: neverExpires}
-			m.best.rule.read(m.t.arena, m.best.at)
-			c := cursor{m.t.arena, m.best.rule.rest}
-			c.string() // its id
-			m.best.rest = c.at
+			m.best = candidate{at: at, expires: neverExpires}
+			m.best.read(m.t.arena, at)
+			m.best.target = m.best.behindID(m.t.arena).at
 			m.render()
 			return
 		}
@@ -118,18 +117,19 @@ func (m *matcher) policy() (done bool) {
 	a, r := m.a, m.r
 	for _, f := range a.forms {
 		h := &m.host
-		h.read(m.t.arena, f.at)
+		h.read(m.t.arena, f)
 		if h.flags&hostDeclared == 0 {
 			continue
 		}
+		s := h.settings(m.t.arena)
 		switch {
 		case r.HTTPS:
-			a.HSTS = h.hsts
+			a.HSTS = s.hsts
 			return false
-		case h.policy == policyHTTPSOnly:
+		case s.policy == policyHTTPSOnly:
 			a.Kind, a.Status = Forbidden, 403
 			return true
-		case h.policy == policyRedirect && r.Covered != nil && r.Covered(r.Host):
+		case s.policy == policyRedirect && r.Covered != nil && r.Covered(r.Host):
 			a.Kind, a.Status = Upgrade, 301
 			if r.Method != "GET" && r.Method != "HEAD" {
 				if a.Status = 307; r.HTTP10 {
@@ -148,7 +148,7 @@ func (m *matcher) policy() (done bool) {
 // match finds the best rule of the form in hand.
 func (m *matcher) match() bool {
 	h := &m.host
-	m.limit, m.best = noLimit, candidate{}
+	m.limit = noLimit
 	m.a.depends = m.a.depends[:0]
 	if h.flags&hostExact != 0 {
 		m.literals(spaceExact, m.path, m.pathHash)
@@ -156,16 +156,8 @@ func (m *matcher) match() bool {
 	if h.flags&hostFold != 0 {
 		m.literals(spaceFold, m.folded(), hashString(m.folded()))
 	}
-	if h.others < m.limit || m.trace != nil {
-		if h.flags&hostTrie != 0 {
-			m.walk(cursor{m.t.arena, h.trie}, m.segments(m.path))
-		}
-		if h.flags&hostFoldTrie != 0 {
-			m.walk(cursor{m.t.arena, h.foldTrie}, m.segments(m.folded()))
-		}
-		if h.flags&hostRegex != 0 {
-			m.group(cursor{m.t.arena, h.regexes})
-		}
+	if h.flags&hostPatterns != 0 {
+		m.patterns(h.patterns(m.t.arena))
 	}
 	for _, d := range m.a.depends {
 		if d.rank <= m.limit { // no rule behind the winner had a say
@@ -177,6 +169,22 @@ func (m *matcher) match() bool {
 }
 
 const noLimit = 1<<63 - 1
+
+// patterns tries the rules that are not literal.
+func (m *matcher) patterns(p patterns) {
+	if p.rank >= m.limit && m.trace == nil {
+		return
+	}
+	if m.host.flags&hostTrie != 0 {
+		m.walk(cursor{m.t.arena, p.trie}, m.segments(m.path))
+	}
+	if m.host.flags&hostFoldTrie != 0 {
+		m.walk(cursor{m.t.arena, p.foldTrie}, m.segments(m.folded()))
+	}
+	if m.host.flags&hostRegex != 0 {
+		m.group(cursor{m.t.arena, p.regexes})
+	}
+}
 
 func (m *matcher) folded() string {
 	if m.lower == "" {
@@ -211,6 +219,16 @@ func (m *matcher) literals(space uint64, path string, hash uint64) {
 	indexed := c.byte() != 0
 	m.group(c)
 	if !indexed {
+		return
+	}
+	if m.trace != nil {
+		c.skip()
+		for n := c.uvarint(); n > 0; n-- {
+			record := cursor{b: c.b, at: c.offset()}
+			record.uvarint()
+			record.string()
+			m.group(record)
+		}
 		return
 	}
 	for pair := range strings.SplitSeq(m.r.Query, "&") {
@@ -250,11 +268,11 @@ func (m *matcher) walk(c cursor, rest string) {
 	}
 	ends, folders := c, c
 	if flags&nodeEnds != 0 {
-		skipGroup(&c)
+		c.skip()
 		folders = c
 	}
 	if flags&nodeFolders != 0 {
-		skipGroup(&c)
+		c.skip()
 	}
 	if rest == "" {
 		if flags&nodeEnds != 0 {
@@ -284,11 +302,6 @@ func (m *matcher) walk(c cursor, rest string) {
 	if flags&nodePrefixes != 0 {
 		m.prefixes(c, seg)
 	}
-}
-
-func skipGroup(c *cursor) {
-	n := c.uvarint()
-	c.at += n
 }
 
 // prefixes tries the rules of every prefix of seg, from a table of prefixes.
@@ -326,31 +339,28 @@ func (m *matcher) group(c cursor) {
 // holds.
 func (m *matcher) try(at uint64) {
 	cand := candidate{at: at, expires: neverExpires}
-	cand.rule.read(m.t.arena, at)
-	if cand.rule.rank >= m.limit && m.trace == nil {
+	cand.read(m.t.arena, at)
+	if cand.rank >= m.limit && m.trace == nil {
 		return
 	}
 	why, detail := m.holds(&cand)
 	if m.trace != nil {
 		m.trace.candidate(m, &cand, why, detail)
 	}
-	if why == holds && cand.rule.rank < m.limit {
-		m.best, m.limit = cand, cand.rule.rank
+	if why == holds && cand.rank < m.limit {
+		m.best, m.limit = cand, cand.rank
 	}
 }
 
 // holds decides whether a rule whose path fits is for this request, and leaves
 // the cursor behind its conditions.
 func (m *matcher) holds(cand *candidate) (reason, string) {
-	r, rec, c := m.r, &cand.rule, cursor{m.t.arena, cand.rule.rest}
-	flags := rec.flags
+	r, flags := m.r, cand.flags
 	switch {
 	case flags&flagHTTP != 0 && r.HTTPS, flags&flagHTTPS != 0 && !r.HTTPS:
 		return lostScheme, ""
 	}
-	if flags&flagID != 0 {
-		c.string()
-	}
+	c := cand.behindID(m.t.arena)
 	if flags&flagRegex != 0 {
 		re, begin := m.t.readRegexp(&c, flags)
 		if !strings.HasPrefix(r.Path.Norm, begin) || !re.get().MatchString(r.Path.Norm) {
@@ -373,18 +383,18 @@ func (m *matcher) holds(cand *candidate) (reason, string) {
 	}
 	if flags&flagWhen != 0 {
 		if flags&(flagVaries|flagPrivate) != 0 {
-			d := dependency{rank: rec.rank, private: flags&flagPrivate != 0}
+			d := dependency{rank: cand.rank, private: flags&flagPrivate != 0}
 			if flags&flagVaries != 0 {
 				d.vary = c.string()
 			}
 			m.a.depends = append(m.a.depends, d)
 		}
-		why, detail, expires := r.when(&c, rec)
+		why, detail, expires := r.when(&c, &cand.ruleRecord)
 		if why != holds {
 			return why, detail
 		}
 		cand.expires = expires
 	}
-	cand.rest = c.at
+	cand.target = c.at
 	return holds, ""
 }

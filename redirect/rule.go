@@ -34,7 +34,7 @@ const (
 	flagVaries                 // of which some depend on the request's headers
 	flagPrivate                // of which some depend on the visitor
 	flagExtras                 // has an age other than the default, headers or a page
-	flagPlain                  // the target's base is one literal
+	flagPlain                  // the target's base is literal
 	flagToQuery                // the target has a query
 	flagToFragment             // the target has a fragment
 	flagDrop                   // the request's query is not added to the target's
@@ -52,8 +52,8 @@ var statuses = [...]int{301, 302, 303, 307, 308, 404, 410, 451}
 
 // A rule's record, as it stands in a group behind its length:
 //
-//	uvarint rank · uint32 flags · uint32 since · uint64 hash of the key
-//	[flagID]         string id
+//	uvarint rank · uint32 flags · uint32 since
+//	[flagID]         string id; without it, the uint64 hash of the key
 //	[flagRegex]      string expression, string literal prefix, uvarint number
 //	[flagQueryCond]  conditions on the query
 //	[flagWhen]       [flagVaries: string Vary] conditions
@@ -82,7 +82,8 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 	set(flagVaries, vary != "")
 	set(flagPrivate, isPrivate(src.When))
 	set(flagExtras, extras)
-	set(flagPlain, target && len(to.Base) == 1 && to.Base[0].Literal != "")
+	plain := plainSize(to.Base)
+	set(flagPlain, target && plain > 0)
 	set(flagToQuery, len(to.Query) > 0)
 	set(flagToFragment, to.HasFragment)
 	set(flagDrop, src.Query == "drop" || to.DropsQuery)
@@ -96,9 +97,10 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 	dst = binary.AppendUvarint(dst, uint64(r.rank))
 	dst = binary.LittleEndian.AppendUint32(dst, flags)
 	dst = binary.LittleEndian.AppendUint32(dst, sinceOf(src))
-	dst = binary.LittleEndian.AppendUint64(dst, r.keyHash)
 	if src.ID != "" {
 		dst = appendString(dst, src.ID)
+	} else {
+		dst = binary.LittleEndian.AppendUint64(dst, r.keyHash)
 	}
 	if r.class == regex {
 		begin := ""
@@ -137,7 +139,10 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 		return dst
 	}
 	if flags&flagPlain != 0 {
-		dst = appendString(dst, to.Base[0].Literal)
+		dst = binary.AppendUvarint(dst, uint64(plain))
+		for _, part := range to.Base {
+			dst = append(dst, part.Literal...)
+		}
 	} else {
 		dst = appendTemplate(dst, r, to.Base)
 	}
@@ -148,6 +153,17 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 		dst = appendTemplate(dst, r, to.Fragment)
 	}
 	return dst
+}
+
+// plainSize is the length of the text of parts that are all literal, else 0.
+func plainSize(parts []fingerpost.Part) (n int) {
+	for _, p := range parts {
+		if p.Literal == "" {
+			return 0
+		}
+		n += len(p.Literal)
+	}
+	return n
 }
 
 // needsCheck reports whether an expanded target has to be looked at before it
@@ -182,28 +198,38 @@ func headerLines(h map[string]string) string {
 
 // ruleRecord is the fixed part of a record, and where the rest begins.
 type ruleRecord struct {
-	rank    uint64
-	flags   uint32
-	since   uint32
-	keyHash uint64
-	rest    uint64
+	rank  uint64
+	flags uint32
+	since uint32
+	rest  uint64
 }
 
 func (r *ruleRecord) read(b []byte, at uint64) {
 	c := cursor{b, at}
 	r.rank = c.uvarint()
-	r.flags, r.since, r.keyHash = c.uint32(), c.uint32(), c.uint64()
+	r.flags, r.since = c.uint32(), c.uint32()
 	r.rest = c.at
 }
 
 func (r *ruleRecord) status() int { return statuses[r.flags>>statusShift] }
 
 func (r *ruleRecord) id(b []byte) string {
+	c := cursor{b, r.rest}
 	if r.flags&flagID != 0 {
-		c := cursor{b, r.rest}
 		return c.string()
 	}
-	return fingerpost.DerivedID(r.keyHash)
+	return fingerpost.DerivedID(c.uint64())
+}
+
+// behindID is a cursor behind the record's id.
+func (r *ruleRecord) behindID(b []byte) cursor {
+	c := cursor{b, r.rest}
+	if r.flags&flagID != 0 {
+		c.skip()
+	} else {
+		c.at += 8
+	}
+	return c
 }
 
 // RuleRef points at a rule of the table that gave it. The zero RuleRef points
@@ -223,9 +249,8 @@ func (r RuleRef) Host() string {
 	if r.IsZero() {
 		return ""
 	}
-	var h hostRecord
-	h.read(r.t.arena, r.host)
-	return h.name
+	name, _ := hostName(r.t.arena, r.host)
+	return name
 }
 
 // ID is the rule's id, derived where the redirect has none, empty for the zero
@@ -237,6 +262,13 @@ func (r RuleRef) ID() string {
 	var rec ruleRecord
 	rec.read(r.t.arena, r.record)
 	return rec.id(r.t.arena)
+}
+
+// isPrivate reports whether r's conditions depend on who the visitor is.
+func (r RuleRef) isPrivate() bool {
+	var rec ruleRecord
+	rec.read(r.t.arena, r.record)
+	return rec.flags&flagPrivate != 0
 }
 
 // The operations of a target's template. Captures are read off the request's
@@ -267,9 +299,11 @@ func appendTemplate(dst []byte, r *rule, parts []fingerpost.Part) []byte {
 		p := parts[i]
 		op, operand := operation(r, p)
 		if op == opSub {
-			// The dot behind :sub belongs to it: on the apex both are absent.
+			// The dot behind :sub belongs to it: on the apex both are absent. Not so
+			// behind text of the same label, where it would join two names.
 			operand = []byte{0}
-			if p.Place == fingerpost.InAuthority && i+1 < len(parts) && strings.HasPrefix(parts[i+1].Literal, ".") {
+			begins := i > 0 && (strings.HasSuffix(parts[i-1].Literal, "/") || strings.HasSuffix(parts[i-1].Literal, "."))
+			if begins && p.Place == fingerpost.InAuthority && i+1 < len(parts) && strings.HasPrefix(parts[i+1].Literal, ".") {
 				operand[0] = 1
 				parts = slices.Clone(parts)
 				parts[i+1].Literal = parts[i+1].Literal[1:]

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"maps"
 	"net/netip"
 	"regexp/syntax"
 	"slices"
@@ -10,7 +11,7 @@ import (
 )
 
 // sampleText stands where a rule takes any text: no rule is expected to name it.
-const sampleText = "fp-sample"
+const sampleText = "any-name"
 
 // sampleHeader holds the fields of a sample request by name in lower case.
 type sampleHeader map[string][]string
@@ -66,8 +67,9 @@ func samples(src *fingerpost.Redirect, how sampling) []Request {
 			}
 		}
 	}
+	list = visit(list, w, src)
 	if how == many {
-		list = vary(list, w, src)
+		list = vary(list, w)
 	}
 	return list
 }
@@ -168,17 +170,12 @@ func sampleWhen(w *fingerpost.When, r *Request, header sampleHeader) {
 	}
 }
 
-func sampleGlob(pattern string) string {
-	if s := strings.ReplaceAll(pattern, "*", ""); s != "" {
-		return s
-	}
-	return sampleText
-}
+func sampleGlob(pattern string) string { return strings.ReplaceAll(pattern, "*", sampleText) }
 
 // vary multiplies requests along every dimension in which another rule's
-// conditions could tell them apart: method, country, time, visitor. Where the
+// conditions could tell them apart: method, country, language, time. Where the
 // rule itself does not ask, a value is taken that no other rule names.
-func vary(list []Request, w *fingerpost.When, src *fingerpost.Redirect) []Request {
+func vary(list []Request, w *fingerpost.When) []Request {
 	each := func(change func(r Request) []Request) {
 		var out []Request
 		for _, r := range list {
@@ -206,27 +203,75 @@ func vary(list []Request, w *fingerpost.When, src *fingerpost.Redirect) []Reques
 		}
 		if w.Before == nil {
 			times = append(times, 1<<40)
+		} else {
+			times = append(times, w.Before.Unix()-1)
 		}
 		return with(r, times, func(r *Request, t int64) { r.Now = t })
 	})
-	_, id, err := Identify(src)
 	each(func(r Request) []Request {
-		if w.Addresses != nil || err != nil {
+		if len(w.Languages) < 2 {
 			return []Request{r}
 		}
-		var visitors []netip.Addr
-		addr := netip.MustParseAddr("198.51.100.0")
+		return with(r, w.Languages, func(r *Request, tag string) {
+			header := maps.Clone(r.Header.(sampleHeader))
+			header["accept-language"] = []string{tag}
+			r.Header = header
+		})
+	})
+	return slices.Clip(list)
+}
+
+// visit makes each request come from several visitors, where the rule or another
+// one may ask who they are: all are in the rule's own share.
+func visit(list []Request, w *fingerpost.When, src *fingerpost.Redirect) []Request {
+	if w.Percent == nil && w.Addresses == nil && w.Countries == nil {
+		return list
+	}
+	_, id, err := Identify(src)
+	if err != nil {
+		return nil
+	}
+	ranges := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/22")}
+	if w.Addresses != nil {
+		ranges = nil
+		for _, s := range w.Addresses {
+			if p, err := fingerpost.ParsePrefix(s); err == nil {
+				ranges = append(ranges, p)
+			}
+		}
+	}
+	var visitors []netip.Addr
+	for _, p := range ranges {
+		each := max(2, 32/len(ranges))
+		addr := lastOf(p)
 		for range 4096 {
 			if w.Percent == nil || share(addr, id) < *w.Percent {
-				if visitors = append(visitors, addr); len(visitors) == 8 {
+				if visitors, each = append(visitors, addr), each-1; each == 0 {
 					break
 				}
 			}
-			addr = addr.Next()
+			if addr == lastOf(p) {
+				addr = p.Addr()
+			} else {
+				addr = addr.Next()
+			}
 		}
-		return with(r, visitors, func(r *Request, a netip.Addr) { r.Addr = a })
-	})
-	return slices.Clip(list)
+	}
+	var out []Request
+	for _, r := range list {
+		out = append(out, with(r, visitors, func(r *Request, a netip.Addr) { r.Addr = a })...)
+	}
+	return out
+}
+
+// lastOf is the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
 }
 
 func with[T any](r Request, values []T, set func(*Request, T)) []Request {

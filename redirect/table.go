@@ -93,8 +93,12 @@ func Open(b []byte) (*Table, error) {
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8+8*i:]) }
 	t := &Table{arena: b, index: index{word(0), word(1)}, star: word(2), depths: word(3), rules: int(word(4)),
 		flags: binary.LittleEndian.Uint32(b[48:]), nhosts: int(binary.LittleEndian.Uint32(b[52:]))}
-	if end := t.index.at + t.index.n*slotSize; end != uint64(len(b)) {
-		return nil, fmt.Errorf("open table: %d bytes, but its header speaks of %d", len(b), end)
+	size := uint64(len(b))
+	if at, n := t.index.at, t.index.n; at < headerSize || at > size || n < minBuckets || n > size || at+n*cacheLine != size || t.star >= at {
+		return nil, fmt.Errorf("open table: its header does not fit its %d bytes", size)
+	}
+	if regexes := binary.LittleEndian.Uint32(b[56:]); word(4) > size || uint64(regexes) > word(4) {
+		return nil, fmt.Errorf("open table: its header counts %d redirects and %d regexes", word(4), regexes)
 	}
 	t.regexes = make([]atomic.Pointer[regexp.Regexp], binary.LittleEndian.Uint32(b[56:]))
 	return t, nil
@@ -131,6 +135,8 @@ const (
 	policyHTTPSOnly
 )
 
+const hostPatterns = hostTrie | hostFoldTrie | hostRegex // rules that are not literal
+
 // The owners of keys. A host has as many as there are spaces, a trie node has
 // one for its literal children; ownerHosts is that of the hosts themselves.
 const (
@@ -148,72 +154,103 @@ func hashIn(host uint64, space uint64, key uint64) uint64 {
 	return mix(host+space*0xBF58476D1CE4E5B9, key)
 }
 
-// hostRecord is what the record of a host form says:
+// hostRecord is the record of a host form. What a literal path needs comes
+// first and is read at once, the rest where it is asked for:
 //
 //	uvarint ownerHosts · string name · uvarint flags
 //	[alias] offset of the record of the host that it is served as; nothing more
-//	[declared] byte policy · string HSTS · uvarint length · [fallback's record]
-//	uvarint first owner number · uvarint smallest rank of a rule that is not literal
-//	[trie] offset · [fold trie] offset · [regex] a group
+//	uvarint first owner number
+//	[declared] uvarint length · settings: byte policy · string HSTS · [fallback's record]
+//	[patterns] uvarint smallest rank · [trie] offset · [fold trie] offset · [regex] group
 type hostRecord struct {
-	at       uint64
-	name     string
-	flags    uint64
+	at    uint64
+	flags uint64
+	owner uint64
+	rest  uint64 // behind the owner number
+}
+
+func (h *hostRecord) read(b []byte, f form) {
+	c := cursor{b, f.body}
+	h.at, h.flags, h.owner = f.at, c.uvarint(), c.uvarint()
+	h.rest = c.at
+}
+
+// hostName is the name of the host form whose record is at an offset, and the
+// offset of what stands behind it.
+func hostName(b []byte, at uint64) (name string, body uint64) {
+	c := cursor{b, at + 1} // behind ownerHosts
+	name = c.string()
+	return name, c.at
+}
+
+// settings are those of a declared host.
+type settings struct {
 	policy   byte
 	hsts     string
 	fallback uint64 // the offset of the rule's record, or 0
-	owner    uint64
-	others   uint64
+}
+
+func (h *hostRecord) settings(b []byte) (s settings) {
+	c := cursor{b, h.rest}
+	if h.flags&hostDeclared == 0 {
+		return s
+	}
+	n := c.uvarint()
+	end := c.at + n
+	s.policy, s.hsts = c.byte(), c.string()
+	if c.at < end {
+		s.fallback = c.at
+	}
+	return s
+}
+
+// patterns are the places of the rules that are not literal.
+type patterns struct {
+	rank     uint64 // the smallest of them all
 	trie     uint64
 	foldTrie uint64
 	regexes  uint64
 }
 
-func (h *hostRecord) read(b []byte, at uint64) {
-	*h = hostRecord{at: at}
-	c := cursor{b, at}
-	c.uvarint()
-	h.name = c.string()
-	h.flags = c.uvarint()
+func (h *hostRecord) patterns(b []byte) (p patterns) {
+	c := cursor{b, h.rest}
 	if h.flags&hostDeclared != 0 {
-		h.policy = c.byte()
-		h.hsts = c.string()
-		if n := c.uvarint(); n > 0 {
-			h.fallback = c.at
-			c.at += n
-		}
+		c.skip()
 	}
-	h.owner = c.uvarint()
-	h.others = c.uvarint()
+	p.rank = c.uvarint()
 	if h.flags&hostTrie != 0 {
-		h.trie = c.offset()
+		p.trie = c.offset()
 	}
 	if h.flags&hostFoldTrie != 0 {
-		h.foldTrie = c.offset()
+		p.foldTrie = c.offset()
 	}
-	h.regexes = c.at
+	p.regexes = c.at
+	return p
 }
 
 // form is one way to see a host name: the record of a pattern that it is one
-// of, the hash of that record's name, and how many bytes a wildcard took.
+// of, what stands behind that record's name, the name's hash, and how many bytes
+// a wildcard took.
 type form struct {
 	at   uint64
+	body uint64
 	hash uint64
 	sub  int
 }
 
-// forms appends the forms of host, whose hash is given, in the order in which
+// forms appends the forms of host, whose probe has begun, in the order in which
 // they are asked: exact, then the wildcard with more labels, then "*".
-func (t *Table) forms(dst []form, host string, hash uint64) []form {
+func (t *Table) forms(dst []form, host string, p probe) []form {
 	if host == "" {
 		return dst
 	}
-	dst = t.appendForm(dst, host, hash, 0)
+	dst = t.appendForm(dst, host, p, 0)
 	if t.depths != 0 && host[0] != '[' {
 		dst = t.appendWildcards(dst, host)
 	}
 	if t.star != 0 {
-		dst = append(dst, form{t.star, starHash, len(host)})
+		_, body := hostName(t.arena, t.star)
+		dst = append(dst, form{t.star, body, starHash, len(host)})
 	}
 	return dst
 }
@@ -231,10 +268,10 @@ func (t *Table) appendWildcards(dst []form, host string) []form {
 			if start > 0 {
 				name[start] = '*'
 				pattern := unsafeString(name[start:])
-				dst = t.appendForm(dst, pattern, hashString(pattern), start-1)
+				dst = t.appendForm(dst, pattern, t.index.begin(t.arena, hashString(pattern)), start-1)
 			}
 			pattern := unsafeString(name[start+1:])
-			dst = t.appendForm(dst, pattern, hashString(pattern), max(start-1, 0))
+			dst = t.appendForm(dst, pattern, t.index.begin(t.arena, hashString(pattern)), max(start-1, 0))
 		}
 		dot := strings.IndexByte(host[start:], '.')
 		if dot < 0 {
@@ -244,17 +281,19 @@ func (t *Table) appendWildcards(dst []form, host string) []form {
 	}
 }
 
-func (t *Table) appendForm(dst []form, pattern string, hash uint64, sub int) []form {
-	at, c, ok := t.index.find(t.arena, t.index.begin(t.arena, hash), ownerHosts, pattern)
+func (t *Table) appendForm(dst []form, pattern string, p probe, sub int) []form {
+	at, c, ok := t.index.find(t.arena, p, ownerHosts, pattern)
 	if !ok {
 		return dst
 	}
+	f := form{at, c.at, p.hash, sub}
 	if c.uvarint()&hostAlias != 0 {
-		at = c.offset()
-		name := cursor{t.arena, at + 1} // behind ownerHosts
-		hash = hashString(name.string())
+		f.at = c.offset()
+		var name string
+		name, f.body = hostName(t.arena, f.at)
+		f.hash = hashString(name)
 	}
-	return append(dst, form{at, hash, sub})
+	return append(dst, f)
 }
 
 // unsafeString is b as a string, for as long as b does not change.
@@ -264,6 +303,6 @@ func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), l
 // the names in t. The host "*" does not count: it names none.
 func (t *Table) Serves(host string) bool {
 	var buf [8]form
-	forms := t.forms(buf[:0], host, hashString(host))
-	return len(forms) > 0 && forms[0].at != t.star
+	forms := t.forms(buf[:0], host, t.index.begin(t.arena, hashString(host)))
+	return len(forms) > 0 && (forms[0].at != t.star || forms[0].sub == 0)
 }

@@ -18,6 +18,7 @@ for use in "$@"; do
       need ca-certificates /etc/ssl/certs/ca-certificates.crt # the module proxy is fetched from over https
       need curl curl
       need openssl openssl
+      need util-linux setpriv
       ;;
     race) # the race detector links with C
       need gcc gcc

@@ -69,6 +69,7 @@ server is needed.`,
 }
 
 func parseExplainFlags(c *fingerpost.Case, headers []string, at string) error {
+	c.Country = strings.ToUpper(c.Country)
 	c.Headers = map[string]string{}
 	for _, h := range headers {
 		name, value, ok := strings.Cut(h, ":")
@@ -177,12 +178,12 @@ func (r *rules) explain(req redirect.Request) *explanation {
 	if len(e.Hops) > 0 {
 		e.Hops = e.Hops[1:] // the first one is the answer itself
 	}
-	e.note(r, &req, trace)
+	e.note(r, &req, trace, a.Kind)
 	return e
 }
 
 // note adds what an operator should know about the host.
-func (e *explanation) note(r *rules, req *redirect.Request, trace redirect.Trace) {
+func (e *explanation) note(r *rules, req *redirect.Request, trace redirect.Trace, kind redirect.Kind) {
 	note := func(format string, args ...any) { e.Notes = append(e.Notes, fmt.Sprintf(format, args...)) }
 	switch {
 	case trace.Policy == fingerpost.RedirectToHTTPS && trace.Waits:
@@ -190,7 +191,7 @@ func (e *explanation) note(r *rules, req *redirect.Request, trace redirect.Trace
 	case trace.Policy == fingerpost.RedirectToHTTPS && r.certs == nil:
 		note("redirect-to-https is shown as it is with a certificate; without one for %s it holds back", req.Host)
 	}
-	if len(trace.Forms) == 0 {
+	if kind == redirect.UnknownHost {
 		note("%s is in no rule and no host; over TLS the answer is 421, over plain http 404", req.Host)
 	} else if r.certs != nil && !r.certs.Covers(req.Host) {
 		note("no certificate covers %s; certificate: auto waits for a CA", req.Host)

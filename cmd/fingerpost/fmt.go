@@ -50,13 +50,16 @@ and the exit status is 1 if a file would change.`,
 func formatFile(file string, check bool) (changed bool, err error) {
 	old, err := os.ReadFile(file)
 	if err != nil {
-		return false, err
+		return false, fileError(file, "read", err)
 	}
 	formed, err := source.Format(file, old)
 	if err != nil || bytes.Equal(old, formed) || check {
 		return err == nil && !bytes.Equal(old, formed), err
 	}
-	return true, replaceFile(file, formed)
+	if err := replaceFile(file, formed); err != nil {
+		return false, fileError(file, "written", err)
+	}
+	return true, nil
 }
 
 // replaceFile puts data in the place of a file, with the mode that it has.

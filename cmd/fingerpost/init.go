@@ -66,17 +66,18 @@ func writeInit(dir string) (files []string, err error) {
 	for _, name := range files {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 			if err == nil {
-				err = &fingerpost.Error{Code: "exists", Message: name + " exists already", Hint: "choose a new folder; nothing was written"}
+				return nil, &fingerpost.Error{Code: "exists", Message: name + " exists already", Hint: "choose a new folder; nothing was written"}
 			}
-			return nil, err
+			return nil, fileError(name, "written", err)
 		}
 	}
 	for _, name := range files {
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return nil, err
+		err := os.MkdirAll(filepath.Dir(name), 0o755)
+		if err == nil {
+			err = os.WriteFile(name, content[name], 0o644)
 		}
-		if err := os.WriteFile(name, content[name], 0o644); err != nil {
-			return nil, err
+		if err != nil {
+			return nil, fileError(name, "written", err)
 		}
 	}
 	return files, nil

@@ -26,6 +26,12 @@ func run(args []string) int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), fmtCommand(), testCommand(), explainCommand(), versionCommand())
+	// Without a Run of its own cobra shows help for a shell that it does not know,
+	// and calls that success.
+	root.InitDefaultCompletionCmd(args...)
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	cmd, err := root.ExecuteC()

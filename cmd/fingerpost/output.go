@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -37,8 +38,8 @@ func usage(err error) error { return usageError{err} }
 // error.
 func exactArgs(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
-			return usage(err)
+		if len(args) != n {
+			return wrongCount(cmd, args)
 		}
 		return nil
 	}
@@ -46,11 +47,31 @@ func exactArgs(n int) cobra.PositionalArgs {
 
 func minArgs(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.MinimumNArgs(n)(cmd, args); err != nil {
-			return usage(err)
+		if len(args) < n {
+			return wrongCount(cmd, args)
 		}
 		return nil
 	}
+}
+
+func wrongCount(cmd *cobra.Command, args []string) error {
+	return usage(fmt.Errorf("wrong number of arguments (%d): %s", len(args), cmd.UseLine()))
+}
+
+// fileError says in plain words that a file cannot be read or written; done is
+// which of the two. The path in err itself may be that of a temporary file.
+func fileError(path, done string, err error) error {
+	cause := err
+	var inner *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &inner):
+		cause = inner.Err
+	case errors.As(err, &link):
+		cause = link.Err
+	}
+	return &fingerpost.Error{Code: "bad_file", Message: fmt.Sprintf("cannot be %s: %v", done, cause),
+		Hint: "check the name of the file and that it may be " + done, At: fingerpost.Position{File: path}}
 }
 
 // report prints err, each fault of it on a line of its own with a hint where

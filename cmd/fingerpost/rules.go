@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"fingerpost"
 	"fingerpost/cert"
@@ -29,6 +30,9 @@ const defaultConfig = "fingerpost.yaml"
 
 // open reads what the flags name.
 func (f *ruleFlags) open() (*source.Set, error) {
+	if slices.Contains(f.redirects, "") {
+		return nil, usage(errors.New("--redirects names no file"))
+	}
 	if f.config == "" && len(f.redirects) == 0 {
 		if _, err := os.Stat(defaultConfig); errors.Is(err, fs.ErrNotExist) {
 			return nil, &fingerpost.Error{Code: "no_rules", Message: "no rules: neither --config nor --redirects is given, and there is no " + defaultConfig + " here",

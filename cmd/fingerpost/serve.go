@@ -51,8 +51,10 @@ environment, that before the configuration file.`,
 			o.out, o.log = cmd.OutOrStdout(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			signal.Ignore(syscall.SIGHUP) // files are watched: there is nothing to reload
-			context.AfterFunc(ctx, stop)  // a second signal ends at once
+			// Files are watched: there is nothing to reload. And whoever reads the
+			// access log may go without taking the visitors with them.
+			signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+			context.AfterFunc(ctx, stop) // a second signal ends at once
 			n, err := start(o)
 			if err != nil {
 				return err
@@ -72,7 +74,8 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := "FINGERPOST_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value, ok := os.LookupEnv(name); ok && !f.Changed {
+		// Empty is an address that is not listened on, but no name of a file.
+		if value, ok := os.LookupEnv(name); ok && !f.Changed && (value != "" || f.Name != "redirects") {
 			if err := flags.Set(f.Name, value); err != nil {
 				errs = append(errs, usage(fmt.Errorf("%s: %w", name, err)))
 			}
@@ -261,6 +264,8 @@ func listenError(name, addr string, err error) error {
 		e.Hint = "ports below 1024 need a right: setcap cap_net_bind_service=+ep on the binary, AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, or a port above"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		e.Hint = "this machine does not have that address"
+	case errors.As(err, new(*net.AddrError)), errors.As(err, new(*net.DNSError)):
+		e.Hint = `write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off`
 	}
 	return e
 }
@@ -360,6 +365,8 @@ func (n *node) close() {
 		l.Close() // again, where its server has: to no effect
 	}
 	if n.access != nil {
-		n.access.Close()
+		if err := n.access.Close(); err != nil {
+			n.log.Error("records of the access log were lost", "err", err)
+		}
 	}
 }
