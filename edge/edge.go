@@ -111,7 +111,13 @@ func (s *Server) ServeTLS(l net.Listener) error {
 	f := s.newFront(true, p)
 	f.server.Protocols.SetHTTP2(true)
 	// CurvePreferences stay nil: the default has the post-quantum hybrid first.
-	f.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.Certificate}
+	f.server.TLSConfig = &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: s.Certificate,
+		// A client that offers http/1.0 alone would be refused (RFC 7301 3.2). It
+		// is served as one that offers nothing.
+		NextProtos: []string{"h2", "http/1.1", "http/1.0"},
+	}
 	return s.serve(f, func() error { return f.server.ServeTLS(l, "", "") })
 }
 

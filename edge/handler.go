@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -51,6 +52,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if x.answer.Kind == redirect.Loop || x.answer.Kind == redirect.BadTarget {
 			f.warn(x)
 		}
+		if r.ProtoMajor >= 2 && r.ContentLength != 0 {
+			f.readPast(w, r)
+		}
 		if f.tooMuchBody(r) {
 			w.Header()["Connection"] = closeValue
 			// net/http reads past a body even then. It shall not take long: just
@@ -86,6 +90,18 @@ const bodyGrace = 500 * time.Millisecond
 func (f *front) tooMuchBody(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0 &&
 		(r.ContentLength > f.limits.Body || r.ContentLength < 0 || len(r.Header["Expect"]) > 0)
+}
+
+// readPast takes in the body of a request over HTTP/2, up to the limit, before
+// the answer goes out. An answer that overtakes it makes net/http reset the
+// stream (RFC 9113 8.1), which curl before 8.1 reports as an error in place of
+// the answer. On HTTP/1 net/http does this itself.
+func (f *front) readPast(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength > f.limits.Body {
+		return
+	}
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
+	io.CopyN(io.Discard, r.Body, f.limits.Body+1)
 }
 
 func proto(r *http.Request) telemetry.Proto {

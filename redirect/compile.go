@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,11 +19,89 @@ import (
 // the same from, scheme and when, and rules that send a visitor in a circle. A
 // disabled redirect takes no part.
 func Compile(hosts []fingerpost.Host, redirects []fingerpost.Redirect) (*Table, error) {
-	b := &builder{table: &Table{arena: make([]byte, headerSize, headerSize+128*len(redirects))}, pages: map[string]uint64{}}
+	return newBuilder(nil, len(redirects)).compile(hosts, redirects)
+}
+
+// Layer builds a table that answers as base does, but for the host forms that
+// hosts and redirects name: these are as they stand here, whole. A form in gone
+// that they do not name is no more. It refuses what Compile does; circles are
+// looked for from the layer's own rules, through the base too.
+//
+// A layer takes time for what is in it, not for what is below it. Every lookup
+// of a host that it does not know costs a little more.
+func Layer(base *Table, hosts []fingerpost.Host, redirects []fingerpost.Redirect, gone []fingerpost.HostPattern) (*Table, error) {
+	b := newBuilder(base, len(redirects))
+	b.gone = gone
+	return b.compile(hosts, redirects)
+}
+
+// CompileSorted builds the table of any number of redirects, which have been
+// accepted before: circles are not looked for. They come in the order of their
+// hosts ([HostOf]), so that no more than those of one host are in memory.
+func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error]) (*Table, error) {
+	b := newBuilder(nil, 0)
+	b.declare(hosts)
+	b.trusted = true
+	var last fingerpost.HostPattern
+	var group []fingerpost.Redirect // those of last
+	flush := func() {
+		if len(group) == 0 {
+			return
+		}
+		in := b.hosts[last]
+		if in == nil {
+			in = &hostInput{name: last}
+		}
+		for i := range group {
+			in.rules = append(in.rules, &group[i])
+		}
+		b.host(in)
+		in.built, in.rules, group = true, nil, group[:0]
+	}
+	for r, err := range redirects {
+		if err != nil {
+			return nil, err
+		}
+		name, err := HostOf(r.From)
+		switch {
+		case err != nil:
+			return nil, err
+		case name < last:
+			return nil, fmt.Errorf("compile: redirects of %s come after those of %s", name, last)
+		case name != last:
+			flush()
+			last = name
+		}
+		if r.IsEnabled() {
+			group = append(group, r)
+		}
+	}
+	flush()
+	for _, name := range b.names() {
+		if in := b.hosts[name]; !in.built {
+			b.host(in)
+		}
+	}
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, err
+	}
+	return b.finish(), nil
+}
+
+func newBuilder(base *Table, rules int) *builder {
+	return &builder{table: &Table{base: base, arena: make([]byte, headerSize, headerSize+128*rules)}, pages: map[string]uint64{}}
+}
+
+func (b *builder) compile(hosts []fingerpost.Host, redirects []fingerpost.Redirect) (*Table, error) {
 	b.declare(hosts)
 	b.assign(redirects)
 	for _, name := range b.names() {
 		b.host(b.hosts[name])
+	}
+	for _, name := range b.gone {
+		if b.hosts[name] == nil && b.aliases[name] == "" {
+			b.enterRecord(hashString(string(name)), ownerHosts, string(name), binary.AppendUvarint(nil, hostGone))
+		}
 	}
 	if err := errors.Join(b.errs...); err != nil {
 		return nil, err
@@ -44,6 +123,8 @@ type builder struct {
 	owners  uint64 // the last owner number given away
 	pages   map[string]uint64
 	regexes int
+	gone    []fingerpost.HostPattern
+	trusted bool                   // circles have been looked for before
 	follow  []*fingerpost.Redirect // those that may lead to a host of ours
 	errs    []error
 
@@ -56,6 +137,7 @@ type hostInput struct {
 	settings *fingerpost.Host // nil for one that is named only by redirects
 	aliases  []fingerpost.HostPattern
 	rules    []*fingerpost.Redirect
+	built    bool
 }
 
 func (b *builder) fail(err error) { b.errs = append(b.errs, err) }
@@ -114,7 +196,7 @@ func (b *builder) assign(redirects []fingerpost.Redirect) {
 }
 
 func (b *builder) assignOne(r *fingerpost.Redirect) {
-	name, err := hostOf(r.From)
+	name, err := HostOf(r.From)
 	if err != nil {
 		b.fail(r.Validate())
 		return
@@ -133,8 +215,8 @@ func (b *builder) assignOne(r *fingerpost.Redirect) {
 	in.rules = append(in.rules, r)
 }
 
-// hostOf is the host of a from.
-func hostOf(from string) (fingerpost.HostPattern, error) {
+// HostOf is the host of a from, by which a table keeps its rules.
+func HostOf(from string) (fingerpost.HostPattern, error) {
 	if i := strings.Index(from, "://"); i >= 0 && !strings.ContainsAny(from[:i], "/?") {
 		from = from[i+3:]
 	}
@@ -156,13 +238,19 @@ func (b *builder) names() []fingerpost.HostPattern {
 }
 
 func (b *builder) hasAlias(name fingerpost.HostPattern) bool {
-	return len(b.hosts[name].aliases) > 0
+	in := b.hosts[name]
+	return in != nil && len(in.aliases) > 0
 }
 
 // staysHere reports whether a target may be a host that we serve.
 func (b *builder) staysHere(to *fingerpost.To) bool {
-	if to.Host == "" {
+	switch {
+	case b.trusted:
+		return false
+	case to.Host == "":
 		return len(to.Base) > 0
+	case b.table.base != nil && b.table.base.Serves(to.Host):
+		return true
 	}
 	serves := func(p []byte) bool {
 		return b.hosts[fingerpost.HostPattern(p)] != nil || b.aliases[fingerpost.HostPattern(p)] != ""
@@ -233,20 +321,20 @@ func (b *builder) record(in *hostInput, record []byte) {
 	at := uint64(len(t.arena))
 	t.arena = append(t.arena, record...)
 	b.entries = append(b.entries, entry{hashString(string(in.name)), at})
-	b.name(in.name, at)
+	b.name(in.name)
 	for _, alias := range in.aliases {
 		body := appendOffset(binary.AppendUvarint(nil, hostAlias), at)
 		b.enterRecord(hashString(string(alias)), ownerHosts, string(alias), body)
-		b.name(alias, at)
+		b.name(alias)
 	}
 }
 
 // name notes what lookups of a host name have to know before they begin.
-func (b *builder) name(name fingerpost.HostPattern, host uint64) {
+func (b *builder) name(name fingerpost.HostPattern) {
 	t := b.table
 	t.nhosts++
 	if name == "*" {
-		t.star = host
+		t.flags |= tableStar
 	} else if suffix := name.Suffix(); suffix != "" {
 		t.depths |= 1 << min(strings.Count(suffix, ".")+1, 63)
 	}
@@ -310,6 +398,10 @@ func place(at fingerpost.Position, what string) string {
 // finish writes the index and the header.
 func (b *builder) finish() *Table {
 	t := b.table
+	if t.base != nil {
+		t.flags |= t.base.flags
+		t.depths |= t.base.depths
+	}
 	t.arena, t.index = appendIndex(t.arena, b.entries)
 	t.regexes = make([]atomic.Pointer[regexp.Regexp], b.regexes)
 	t.arena = bytes.Clone(t.arena) // of its exact size: it stays for long

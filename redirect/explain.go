@@ -24,21 +24,21 @@ type Candidate struct {
 
 	form int
 	rank uint64
-	at   uint64
+	ref  RuleRef
 }
 
 // Explain answers as Answer does, by the same code, and tells how.
 func (t *Table) Explain(r *Request, a *Answer) Trace {
 	var trace Trace
-	m := matcher{t: t, r: r, a: a, trace: &trace}
+	m := matcher{top: t, t: t, r: r, a: a, trace: &trace}
 	m.answer()
 	for _, f := range a.forms {
 		var h hostRecord
-		h.read(t.arena, f)
-		name, _ := hostName(t.arena, f.at)
+		h.read(f.t.arena, f)
+		name, _ := hostName(f.t.arena, f.at)
 		trace.Forms = append(trace.Forms, name)
 		if h.flags&hostDeclared != 0 && trace.Policy == "" {
-			policy := h.settings(t.arena).policy
+			policy := h.settings(f.t.arena).policy
 			trace.Policy = []string{fingerpost.AllowAll, fingerpost.RedirectToHTTPS, fingerpost.HTTPSOnly}[policy]
 			trace.Waits = policy == policyRedirect && (r.Covered == nil || !r.Covered(r.Host))
 		}
@@ -50,7 +50,7 @@ func (t *Table) Explain(r *Request, a *Answer) Trace {
 	for i := range trace.Candidates {
 		c := &trace.Candidates[i]
 		switch {
-		case c.at == a.Rule.record && a.Kind != ByFallback:
+		case c.ref == a.Rule && a.Kind != ByFallback:
 			c.Won, winner = true, c.ID
 		case c.Reason == "":
 			c.Reason = string(lostRank) + ": " + winner
@@ -67,7 +67,7 @@ func (t *Trace) candidate(m *matcher, c *candidate, why reason, detail string) {
 		text += " " + detail
 	}
 	t.Candidates = append(t.Candidates, Candidate{Host: host, ID: c.id(m.t.arena), Reason: text,
-		form: slices.Index(m.a.forms, m.form), rank: c.rank, at: c.at})
+		form: slices.Index(m.a.forms, m.form), rank: c.rank, ref: RuleRef{m.t, m.host.at, c.at}})
 }
 
 // Identify gives the host pattern and the id by which a table, a trace and a

@@ -14,22 +14,23 @@ import (
 // The order is that of a request's way: method, host, https policy, redirects,
 // fallback.
 func (t *Table) Answer(r *Request, a *Answer) {
-	m := matcher{t: t, r: r, a: a}
+	m := matcher{top: t, t: t, r: r, a: a}
 	m.answer()
 }
 
 // matcher is one request on its way through a table.
 type matcher struct {
-	t *Table
-	r *Request
-	a *Answer
+	top *Table // that was asked
+	t   *Table // that holds the form in hand: top, or one below it
+	r   *Request
+	a   *Answer
 
 	path  string // normalised, without a final slash; "/" for the root
 	lower string // path in lower case, made when a rule first asks for it
 	slash bool   // whether there was a final slash
 
 	pathHash uint64
-	early    probe // of path on the exact form of the host
+	early    probe // of path on the exact form of the host, in top
 
 	form  form
 	host  hostRecord
@@ -89,7 +90,7 @@ func (m *matcher) answer() {
 		return
 	}
 	for _, f := range a.forms {
-		m.form = f
+		m.form, m.t = f, f.t
 		m.host.read(m.t.arena, f)
 		if m.match() {
 			a.Kind = ByRule
@@ -116,6 +117,7 @@ func (m *matcher) answer() {
 func (m *matcher) policy() (done bool) {
 	a, r := m.a, m.r
 	for _, f := range a.forms {
+		m.t = f.t
 		h := &m.host
 		h.read(m.t.arena, f)
 		if h.flags&hostDeclared == 0 {
@@ -248,7 +250,7 @@ func (m *matcher) literals(space uint64, path string, hash uint64) {
 func (m *matcher) find(space uint64, key string, hash uint64) (cursor, bool) {
 	hash = hashIn(m.form.hash, space, hash)
 	p := m.early
-	if hash != p.hash {
+	if hash != p.hash || m.t != m.top {
 		p = m.t.index.begin(m.t.arena, hash)
 	}
 	_, c, ok := m.t.index.find(m.t.arena, p, m.host.owner+space, key)

@@ -3,6 +3,7 @@ package redirect
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
@@ -531,9 +532,18 @@ func compareWithReference(t *testing.T, seed uint64) {
 	if err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
-	// What is opened from bytes must answer as what was built.
-	if table, err = Open(table.Bytes()); err != nil {
-		t.Fatal(err)
+	// What is opened from bytes, built from a sorted stream or layered over
+	// another table must answer as what was built at once.
+	switch seed % 4 {
+	case 1:
+		table, err = Open(table.Bytes())
+	case 2:
+		table, err = CompileSorted(hosts, sortedByHost(rules))
+	case 3:
+		table, err = g.layered(hosts, rules)
+	}
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
 	}
 	ref := newReference(hosts, rules)
 	var a, b Answer
@@ -566,4 +576,74 @@ func compareWithReference(t *testing.T, seed uint64) {
 			}
 		}
 	}
+}
+
+// sortedByHost gives rules in the order that CompileSorted wants.
+func sortedByHost(rules []fingerpost.Redirect) iter.Seq2[fingerpost.Redirect, error] {
+	sorted := slices.Clone(rules)
+	slices.SortStableFunc(sorted, func(a, b fingerpost.Redirect) int { return strings.Compare(formOf(&a), formOf(&b)) })
+	return func(yield func(fingerpost.Redirect, error) bool) {
+		for _, r := range sorted {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+func formOf(r *fingerpost.Redirect) string {
+	name, err := HostOf(r.From)
+	if err != nil {
+		panic(err)
+	}
+	return string(name)
+}
+
+// layered puts the rules of some host forms into a base, among hosts and rules
+// that are to be covered, and those of the others into one or two layers.
+func (g generator) layered(hosts []fingerpost.Host, rules []fingerpost.Redirect) (*Table, error) {
+	const layers = 3
+	in := map[string]int{} // the layer that has the truth on a form
+	home := func(form string) int {
+		if _, ok := in[form]; !ok {
+			in[form] = g.IntN(layers)
+		}
+		return in[form]
+	}
+	var table *Table
+	for layer := range layers {
+		var h []fingerpost.Host
+		var r []fingerpost.Redirect
+		truth := map[string]bool{}
+		for i := range hosts {
+			if home(hosts[i].Name) == layer {
+				h, truth[hosts[i].Name] = append(h, hosts[i]), true
+			}
+		}
+		for i := range rules {
+			if form := formOf(&rules[i]); home(form) == layer {
+				r, truth[form] = append(r, rules[i]), true
+			}
+		}
+		var gone []fingerpost.HostPattern
+		for _, form := range []string{"a.x", "*.x", ".x", "stale.x", "*"} {
+			switch last, known := in[form]; {
+			case truth[form]:
+			case layer < layers-1 && (!known || last > layer):
+				r = append(r, fingerpost.Redirect{From: form, To: "https://stale.test/"})
+			case layer == layers-1 && !known:
+				gone = append(gone, fingerpost.HostPattern(form))
+			}
+		}
+		var err error
+		if layer == 0 {
+			table, err = Compile(h, r)
+		} else {
+			table, err = Layer(table, h, r, gone)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
 }

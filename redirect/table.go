@@ -21,12 +21,15 @@ import (
 // and the host's own record behind them. One index finds all of them, by keys
 // that are known from the request alone: where a path stands does not wait for
 // where its host stands.
+//
+// A table may be a layer over another one: it then holds a few hosts anew, and
+// the names of those that are gone; what it does not know is the base's.
 type Table struct {
 	arena   []byte
+	base    *Table // nil but for a layer
 	index   index
-	star    uint64                          // the record of the host "*", or 0
-	depths  uint64                          // bit n: there is a wildcard with a suffix of n labels (63: or more)
-	flags   uint32                          // table flags
+	depths  uint64                          // bit n: there is a wildcard with a suffix of n labels (63: or more), here or below
+	flags   uint32                          // table flags, of the base too
 	rules   int                             // number of redirects
 	nhosts  int                             // number of host patterns, aliases included
 	regexes []atomic.Pointer[regexp.Regexp] // by number
@@ -69,18 +72,19 @@ const (
 
 	tableCountries = 1 << 0 // a rule asks for the visitor's country
 	tableDeclared  = 1 << 1 // a host has settings
+	tableStar      = 1 << 2 // there is a host "*"
 )
 
 // header writes what Open reads.
 func (t *Table) header() {
 	b := t.arena[:headerSize]
 	copy(b, magic)
-	for i, v := range []uint64{t.index.at, t.index.n, t.star, t.depths, uint64(t.rules)} {
+	for i, v := range []uint64{t.index.at, t.index.n, t.depths, uint64(t.rules)} {
 		binary.LittleEndian.PutUint64(b[8+8*i:], v)
 	}
-	binary.LittleEndian.PutUint32(b[48:], t.flags)
-	binary.LittleEndian.PutUint32(b[52:], uint32(t.nhosts))
-	binary.LittleEndian.PutUint32(b[56:], uint32(len(t.regexes)))
+	binary.LittleEndian.PutUint32(b[40:], t.flags)
+	binary.LittleEndian.PutUint32(b[44:], uint32(t.nhosts))
+	binary.LittleEndian.PutUint32(b[48:], uint32(len(t.regexes)))
 }
 
 // Open makes a table of bytes that Bytes gave, without copying or parsing them:
@@ -91,26 +95,26 @@ func Open(b []byte) (*Table, error) {
 		return nil, fmt.Errorf("open table: not a table of this version (no %q at its start)", magic)
 	}
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8+8*i:]) }
-	t := &Table{arena: b, index: index{word(0), word(1)}, star: word(2), depths: word(3), rules: int(word(4)),
-		flags: binary.LittleEndian.Uint32(b[48:]), nhosts: int(binary.LittleEndian.Uint32(b[52:]))}
+	t := &Table{arena: b, index: index{word(0), word(1)}, depths: word(2), rules: int(word(3)),
+		flags: binary.LittleEndian.Uint32(b[40:]), nhosts: int(binary.LittleEndian.Uint32(b[44:]))}
 	size := uint64(len(b))
-	if at, n := t.index.at, t.index.n; at < headerSize || at > size || n < minBuckets || n > size || at+n*cacheLine != size || t.star >= at {
+	if at, n := t.index.at, t.index.n; at < headerSize || at > size || n < minBuckets || n > size || at+n*cacheLine != size {
 		return nil, fmt.Errorf("open table: its header does not fit its %d bytes", size)
 	}
-	if regexes := binary.LittleEndian.Uint32(b[56:]); word(4) > size || uint64(regexes) > word(4) {
-		return nil, fmt.Errorf("open table: its header counts %d redirects and %d regexes", word(4), regexes)
+	if regexes := binary.LittleEndian.Uint32(b[48:]); word(3) > size || uint64(regexes) > word(3) {
+		return nil, fmt.Errorf("open table: its header counts %d redirects and %d regexes", word(3), regexes)
 	}
-	t.regexes = make([]atomic.Pointer[regexp.Regexp], binary.LittleEndian.Uint32(b[56:]))
+	t.regexes = make([]atomic.Pointer[regexp.Regexp], binary.LittleEndian.Uint32(b[48:]))
 	return t, nil
 }
 
 // Bytes is the table as bytes, for Open. They must not be changed.
 func (t *Table) Bytes() []byte { return t.arena }
 
-// Rules is the number of redirects in t.
+// Rules is the number of redirects in t, without those of a base.
 func (t *Table) Rules() int { return t.rules }
 
-// Hosts is the number of host patterns in t.
+// Hosts is the number of host patterns in t, without those of a base.
 func (t *Table) Hosts() int { return t.nhosts }
 
 // UsesCountries reports whether an answer can depend on Request.Country.
@@ -127,6 +131,7 @@ const (
 	hostRegex                  // has regexes
 	hostDepends                // answers may vary, or be private
 	hostAlias                  // nothing but another name: an offset follows the flags
+	hostGone                   // in a layer: the base's host is no more; nothing follows
 )
 
 const (
@@ -229,9 +234,10 @@ func (h *hostRecord) patterns(b []byte) (p patterns) {
 }
 
 // form is one way to see a host name: the record of a pattern that it is one
-// of, what stands behind that record's name, the name's hash, and how many bytes
-// a wildcard took.
+// of and the table that holds it, what stands behind that record's name, the
+// name's hash, and how many bytes a wildcard took.
 type form struct {
+	t    *Table
 	at   uint64
 	body uint64
 	hash uint64
@@ -248,9 +254,8 @@ func (t *Table) forms(dst []form, host string, p probe) []form {
 	if t.depths != 0 && host[0] != '[' {
 		dst = t.appendWildcards(dst, host)
 	}
-	if t.star != 0 {
-		_, body := hostName(t.arena, t.star)
-		dst = append(dst, form{t.star, body, starHash, len(host)})
+	if t.flags&tableStar != 0 {
+		dst = t.appendForm(dst, "*", t.index.begin(t.arena, starHash), len(host))
 	}
 	return dst
 }
@@ -284,10 +289,16 @@ func (t *Table) appendWildcards(dst []form, host string) []form {
 func (t *Table) appendForm(dst []form, pattern string, p probe, sub int) []form {
 	at, c, ok := t.index.find(t.arena, p, ownerHosts, pattern)
 	if !ok {
-		return dst
+		if t.base == nil {
+			return dst
+		}
+		return t.base.appendForm(dst, pattern, t.base.index.begin(t.base.arena, p.hash), sub)
 	}
-	f := form{at, c.at, p.hash, sub}
-	if c.uvarint()&hostAlias != 0 {
+	f := form{t, at, c.at, p.hash, sub}
+	switch flags := c.uvarint(); {
+	case flags&hostGone != 0:
+		return dst
+	case flags&hostAlias != 0:
 		f.at = c.offset()
 		var name string
 		name, f.body = hostName(t.arena, f.at)
@@ -304,5 +315,5 @@ func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), l
 func (t *Table) Serves(host string) bool {
 	var buf [8]form
 	forms := t.forms(buf[:0], host, t.index.begin(t.arena, hashString(host)))
-	return len(forms) > 0 && (forms[0].at != t.star || forms[0].sub == 0)
+	return len(forms) > 0 && (forms[0].hash != starHash || forms[0].sub == 0)
 }

@@ -124,6 +124,11 @@ func (r *run) open(path string, at fingerpost.Position, field string) (f *reader
 	if time.Since(s.info.ModTime()) < youth {
 		f.since = s.info.ModTime()
 	}
+	if strings.TrimSpace(text) == "" {
+		// An editor that empties a file before it writes must not withdraw it all.
+		f.errs = append(f.errs, &fingerpost.Error{Code: "bad_syntax", Message: "the file is empty", Hint: "a file without redirects says so: redirects: [] (YAML) or [] (JSON)", At: fingerpost.Position{File: path}})
+		return f, nil
+	}
 	root, errs := parse(path, text)
 	f.errs = append(f.errs, errs...)
 	return f, root

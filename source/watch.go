@@ -69,7 +69,11 @@ func (p *Paths) Watch(ctx context.Context, changed func()) {
 	n := newNotifier()
 	defer n.close()
 	for ctx.Err() == nil {
-		n.follow(slices.Concat(p.paths, p.list()))
+		follow := slices.Concat(p.paths, p.list())
+		for _, path := range p.paths {
+			follow = append(follow, filepath.Join(path, "*")) // a folder that is empty still
+		}
+		n.follow(follow)
 		if p.renew() {
 			changed()
 			continue

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"io"
 	"strconv"
 	"sync"
@@ -44,9 +45,10 @@ type AccessLog struct {
 	metrics *Metrics
 	seen    atomic.Uint64
 
-	mu      sync.Mutex // guards the three below; held for a copy, never for a write to out
+	dropped atomic.Uint64
+
+	mu      sync.Mutex // guards the two below; held for a copy, never for a write to out
 	pending []byte     // whole records only
-	dropped uint64
 	closed  bool
 
 	full chan struct{} // asks the writing goroutine to begin before its second is over
@@ -91,17 +93,15 @@ func (l *AccessLog) Write(a *Access) {
 
 	l.mu.Lock()
 	drop := l.closed || len(l.pending)+len(*buf) > accessLimit
-	if drop {
-		l.dropped++
-	} else {
+	if !drop {
 		l.pending = append(l.pending, *buf...)
 	}
 	full := len(l.pending) >= accessFlush
 	l.mu.Unlock()
 
 	recordBuffers.Put(buf)
-	if drop && l.metrics != nil {
-		l.metrics.dropped.Inc()
+	if drop {
+		l.lose(1)
 	}
 	if full {
 		select {
@@ -111,14 +111,20 @@ func (l *AccessLog) Write(a *Access) {
 	}
 }
 
+// lose counts records that nobody will read.
+func (l *AccessLog) lose(n uint64) {
+	l.dropped.Add(n)
+	if l.metrics != nil {
+		l.metrics.dropped.Add(float64(n))
+	}
+}
+
 // Dropped is how many records were lost so far.
 func (l *AccessLog) Dropped() uint64 {
 	if l == nil {
 		return 0
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.dropped
+	return l.dropped.Load()
 }
 
 // Close writes what is pending and ends the log; it returns the first error
@@ -154,8 +160,11 @@ func (l *AccessLog) run() {
 		l.pending = spare[:0]
 		l.mu.Unlock()
 		if len(batch) > 0 {
-			if _, err := l.out.Write(batch); err != nil && first == nil {
-				first = err
+			if _, err := l.out.Write(batch); err != nil {
+				l.lose(uint64(bytes.Count(batch, []byte{'\n'})))
+				if first == nil {
+					first = err
+				}
 			}
 		}
 		spare = batch

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -195,15 +196,21 @@ func TestAStuckWriterHoldsNobodyUp(t *testing.T) {
 	big.Target = "/" + strings.Repeat("x", accessFlush)
 	log.Write(&big)
 	<-out.entered
+	written := 1
 	for log.Dropped() == 0 { // ends because the buffer is bounded, not because anyone reads it
 		log.Write(&big)
+		written++
+	}
+	if log.Dropped() != 1 {
+		t.Errorf("%d records dropped at once, want 1", log.Dropped())
 	}
 	close(out.release)
 	if err := log.Close(); err == nil || err.Error() != "disk full" {
 		t.Errorf("Close gave %v, want the writer's error", err)
 	}
-	if got := scrape(t, metrics)["fingerpost_access_log_dropped_total"]; got != "1" {
-		t.Errorf("dropped metric is %q, want 1", got)
+	// What the writer refused is lost too.
+	if got := scrape(t, metrics)["fingerpost_access_log_dropped_total"]; got != strconv.Itoa(written) {
+		t.Errorf("dropped metric is %q, want %d", got, written)
 	}
 }
 
