@@ -186,12 +186,17 @@ func parseIPv6Host(authority string) (host, port string, err error) {
 
 // isPort accepts the empty port: "example.com:" is legal (RFC 3986 3.2.3).
 func isPort(s string) bool {
+	n := 0
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
 			return false
 		}
+		n = n*10 + int(s[i]-'0')
+		if n > 65535 {
+			return false
+		}
 	}
-	return len(s) <= 5
+	return true
 }
 
 func badAuthority(s string) error {

@@ -33,9 +33,10 @@ var layers = map[string]int{
 	"": nouns, // the root package
 
 	"redirect": pure, "h1": pure, "zone": pure, "formats": pure,
+	"accesslog": pure, // lines in, requests out: fuzzed alone, and of use to whoever reads logs
 
 	"source": state, "store": state, "replica": state, "cert": state,
-	"health": state, "cache": state, "analytics": state, "telemetry": state,
+	"health": state, "cache": state, "analytics": state, "telemetry": state, "explain": state,
 
 	"edge": servers, "nameserver": servers, "origin": servers, "admin": servers,
 
@@ -73,7 +74,7 @@ var (
 		"golang.org/x/sys", "golang.org/x/net/http2", "golang.org/x/net/http3", "golang.org/x/net/quic",
 	}
 	ioExceptions   = []string{"net/netip", "net/url"} // they parse, and touch no network
-	nounsMayImport = []string{"golang.org/x/net/idna", "golang.org/x/net/http/httpguts"}
+	nounsMayImport = []string{"golang.org/x/net/idna", "golang.org/x/net/http/httpguts", "golang.org/x/net/publicsuffix"}
 	clockCalls     = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 )
 

@@ -98,15 +98,20 @@ func (r *Redirect) StatusOrDefault() int {
 // Cacheability of a rule's answer, in place of an age in seconds.
 const CacheNone = -1 // no Cache-Control is sent
 
-// CacheAge is the max-age that r's answer carries, in seconds, or CacheNone:
-// the default is an hour for 301 and 308 and none for the others.
+// DefaultCacheAge is the max-age of an answer that nothing is said about: an hour
+// for 301 and 308, which browsers otherwise keep for good, and none for others.
+func DefaultCacheAge(status int) int {
+	if status == 301 || status == 308 {
+		return 3600
+	}
+	return CacheNone
+}
+
+// CacheAge is the max-age that r's answer carries, in seconds, or CacheNone.
 func (r *Redirect) CacheAge() (seconds int, err error) {
 	switch r.Cache {
 	case "":
-		if s := r.StatusOrDefault(); s == 301 || s == 308 {
-			return 3600, nil
-		}
-		return CacheNone, nil
+		return DefaultCacheAge(r.StatusOrDefault()), nil
 	case "off":
 		return CacheNone, nil
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // To is a parsed target. Its parts, one after another, make the Location:
@@ -151,10 +153,6 @@ func (p *toParser) authority(s string) {
 			sample += part.Literal
 		}
 	}
-	if last := parts[max(len(parts)-1, 0):]; len(last) > 0 && last[0].Capture == "sub" {
-		p.bad("ends the host name with :sub", "put a domain of yours behind it, as in https://:sub.example.com/: a visitor must not choose the host")
-		return
-	}
 	host, port, hasPort := sample, "", false
 	if i := strings.LastIndexByte(sample, ':'); i >= 0 && !strings.HasSuffix(sample, "]") {
 		host, port, hasPort = sample[:i], sample[i+1:], true
@@ -168,6 +166,10 @@ func (p *toParser) authority(s string) {
 	ascii, err := ParseHostPattern(host)
 	if err != nil || ascii.IsWildcard() {
 		p.bad("has no valid host name", "write it as in https://shop.example/path")
+		return
+	}
+	if !fixed && !keepsDomain(parts) {
+		p.bad("lets :sub choose the domain", "put a domain of yours behind it, as in https://:sub.example.com/")
 		return
 	}
 	if !fixed {
@@ -185,6 +187,29 @@ func (p *toParser) authority(s string) {
 		port = ":" + port
 	}
 	p.literal(&p.to.Base, string(ascii)+port, InAuthority)
+}
+
+// keepsDomain reports whether the registrable domain of an authority (public
+// suffix and one label) is fixed, whatever :sub and {host} stand for: else a
+// visitor could make https://my:sub.com/ any domain. {host} at the end is the
+// visitor's own host, which is one of ours.
+func keepsDomain(parts []Part) bool {
+	var sample string
+	fixed := -1 // where in sample begins what follows the last capture
+	for i, part := range parts {
+		switch rest := parts[i+1:]; {
+		case part.Literal != "":
+			sample += part.Literal
+		case part.Property == "host" && (len(rest) == 0 || strings.HasPrefix(rest[0].Literal, ":")):
+			return true
+		default:
+			sample += "a"
+			fixed = len(sample)
+		}
+	}
+	sample, _, _ = strings.Cut(strings.ToLower(sample), ":")
+	domain, err := publicsuffix.EffectiveTLDPlusOne(sample)
+	return err == nil && fixed <= len(sample)-len(domain)-1
 }
 
 // parts splits s at captures and properties and appends the pieces.

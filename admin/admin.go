@@ -1,17 +1,27 @@
-// Package admin is the listener for operators and their machines: health checks
-// and metrics.
+// Package admin is the listener for operators and their machines: health checks,
+// metrics, and the API by which content, people and nodes are managed.
 //
-// It knows HTTP and who may ask what. It knows nothing of visitors: what it
-// tells is handed in as functions and handlers.
+// It knows HTTP, the store, and who may do what. It knows nothing of visitors,
+// nor of how content is compiled: what it needs of that is handed in as functions
+// and handlers.
 //
-// Start reading at [Server.Routes], which lists every route.
+// Start reading at [Server.Routes], which lists every route, then authorize,
+// which decides who may do what, problemOf, which maps every error to its answer,
+// and [Server.Commit], through which all content goes.
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
+
+	"fingerpost"
+	"fingerpost/explain"
+	"fingerpost/store"
 )
 
 // Server answers operators. The fields are set before Routes is called and not
@@ -23,13 +33,56 @@ type Server struct {
 	// not wait for anything.
 	Checks []Check
 
-	phase atomic.Int32
+	// Store is what the API is about. Without it there is no API.
+	Store *store.DB
+	// Accept reports why content would not be valid with the changes of a
+	// proposal: rules that are there twice, circles. It waits until it knows the
+	// revision Base, gives store.ErrMoved where it knows a later one only, and
+	// walks through Changes as often as it likes. It is called one at a time. Nil
+	// accepts everything, which is for tests only.
+	Accept func(context.Context, Proposal) error
+	// Explain tells what a request would be answered and why; nil if this node
+	// does not serve visitors.
+	Explain func(context.Context, *fingerpost.Case) (*explain.Explanation, error)
+	// Feed and Snapshot are what nodes follow, with a token of the scope node; nil
+	// where this node has no feed.
+	Feed, Snapshot http.Handler
+	// Dir is where files of changesets that are under way are kept, and where
+	// Bootstrap writes the first token.
+	Dir string
+	// Node is the name of this node, for jobs.
+	Node string
+	// URL is where browsers reach this listener, as in https://admin.example:9090.
+	URL string
+	// OIDC is another way to log in; nil for passwords only.
+	OIDC *OIDC
+	Log  *slog.Logger     // default slog.Default
+	Now  func() time.Time // default time.Now
+
+	phase   atomic.Int32
+	writing chan struct{} // holds one while content is checked and committed
+	logins  limiter
+	jobs    jobs
 }
 
 // Check is one condition of being ready.
 type Check struct {
 	Name string       // one word, in lower case
 	Err  func() error // nil if the condition holds; the text is public
+}
+
+func (s *Server) log() *slog.Logger {
+	if s.Log != nil {
+		return s.Log
+	}
+	return slog.Default()
+}
+
+func (s *Server) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
 }
 
 const (

@@ -34,7 +34,7 @@ import (
 var (
 	binary string         // the program
 	ca     = testca.New() // every certificate is of this authority
-	needed = []string{"curl", "openssl", "setpriv"}
+	needed = []string{"curl", "git", "openssl", "setpriv"}
 )
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }

@@ -246,6 +246,14 @@ func TestPageEscapesTheLink(t *testing.T) {
 	}
 }
 
+// A long request must not make a body many times its size.
+func TestPageOfALongTargetIsShort(t *testing.T) {
+	a := redirect.Answer{Status: 301, Location: []byte("https://a.example/?" + strings.Repeat("&", 8000))}
+	if got := len(appendPage(nil, &a)); got > 5*8000+1000 {
+		t.Errorf("%d bytes", got)
+	}
+}
+
 func TestBodiesAreNotReadFor(t *testing.T) {
 	s := start(t, compile(t, []fingerpost.Host{{Name: "a.example", To: "https://to.example/", Status: 308}}, nil), nil)
 	post := func(fields, body string) string {
@@ -258,6 +266,7 @@ func TestBodiesAreNotReadFor(t *testing.T) {
 		{"small", post("Content-Length: 5\r\n", "hello"), true},
 		{"large", post("Content-Length: 65537\r\n", "hello"), false}, // the rest never comes
 		{"of unknown length", post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"), false},
+		{"HTTP/1.0 with a framing that it does not have", "POST / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\nGET /smuggled HTTP/1.1\r\n\r\n", false},
 		{"waiting for 100", post("Content-Length: 5\r\nExpect: 100-continue\r\n", ""), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

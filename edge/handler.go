@@ -55,6 +55,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor >= 2 && r.ContentLength != 0 {
 			f.readPast(w, r)
 		}
+		if !r.ProtoAtLeast(1, 1) {
+			// net/http leaves out a Transfer-Encoding that HTTP/1.0 does not have
+			// and would read what it frames as the next request (RFC 9112 6.1).
+			w.Header()["Connection"] = closeValue
+		}
 		if f.tooMuchBody(r) {
 			w.Header()["Connection"] = closeValue
 			// net/http reads past a body even then. It shall not take long: just

@@ -42,7 +42,8 @@ func (f *front) read(r *http.Request, x *exchange) (refusal int) {
 		return noContent
 	}
 	target, ok := pathAndQuery(r.RequestURI)
-	if !ok {
+	// RFC 9113 8.3.1: :path has no absolute-form, :authority is the host.
+	if !ok || r.ProtoMajor >= 2 && r.RequestURI[0] != '/' {
 		return http.StatusBadRequest
 	}
 	path, query, hasQuery := strings.Cut(target, "?")

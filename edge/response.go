@@ -98,6 +98,10 @@ func addHeaders(h http.Header, lines []byte) {
 	}
 }
 
+// maxLinkText bounds what a long request gets back: a link's text is its address
+// once more, and escaping makes & five times as long.
+const maxLinkText = 256
+
 // appendPage appends the body of an answer: its own page, or a short one.
 func appendPage(b []byte, a *redirect.Answer) []byte {
 	if a.Page != "" {
@@ -113,7 +117,11 @@ func appendPage(b []byte, a *redirect.Answer) []byte {
 		b = append(b, "<p><a href=\""...)
 		b = appendHTML(b, a.Location)
 		b = append(b, "\">"...)
-		b = appendHTML(b, a.Location)
+		if len(a.Location) <= maxLinkText {
+			b = appendHTML(b, a.Location)
+		} else {
+			b = append(b, "continue"...)
+		}
 		b = append(b, "</a></p>\n"...)
 	}
 	return b

@@ -128,6 +128,22 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
+func TestHTTP2HasNoAbsoluteForm(t *testing.T) {
+	f := misdirectedSite(t).newFront(false, "80")
+	for _, tt := range []struct {
+		target      string
+		major, want int
+	}{
+		{"/", 1, 0}, {"/", 2, 0}, {"http://b.example/", 1, 0}, {"http://b.example/", 2, 400},
+	} {
+		r := mustRequest(t, "GET", "http://a.example/")
+		r.RequestURI, r.ProtoMajor, r.ProtoMinor = tt.target, tt.major, 1
+		if got := f.read(r, new(exchange)); got != tt.want {
+			t.Errorf("HTTP/%d %s: got %d, want %d", tt.major, tt.target, got, tt.want)
+		}
+	}
+}
+
 func TestHTTP2HostMustAgreeWithAuthority(t *testing.T) {
 	f := misdirectedSite(t).newFront(false, "80")
 	for host, want := range map[string]int{"a.example": 0, "A.EXAMPLE": 0, "b.example": 400} {

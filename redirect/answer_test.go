@@ -478,3 +478,41 @@ func TestCapturesAreTheVisitorsOwn(t *testing.T) {
 		})
 	}
 }
+
+// The https upgrade is a permanent redirect like others: browsers must not keep
+// it for good, and in its host's first hour hardly at all.
+func TestUpgradeCanBeTakenBack(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for _, tt := range []struct {
+		since  time.Time
+		method string
+		want   string
+	}{
+		{time.Time{}, "GET", "max-age=3600"},
+		{now.Add(-2 * time.Hour), "GET", "max-age=3600"},
+		{now.Add(-time.Minute), "GET", "max-age=60"},
+		{now.Add(-time.Minute), "POST", ""},
+	} {
+		table, err := Compile([]fingerpost.Host{{Name: "a.x", HTTPS: fingerpost.RedirectToHTTPS, Since: tt.since}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request(t, "http://a.x/p")
+		r.Method, r.Now, r.Covered = tt.method, now.Unix(), func(string) bool { return true }
+		var a Answer
+		table.Answer(&r, &a)
+		if a.Kind != Upgrade || string(a.CacheControl) != tt.want {
+			t.Errorf("%s, since %v: kind %d, %q, want %q", tt.method, tt.since, a.Kind, a.CacheControl, tt.want)
+		}
+	}
+}
+
+func TestLanguageOfWeightZeroIsNone(t *testing.T) {
+	table := compile(t, nil, fingerpost.Redirect{From: "a.x", To: "https://b.x/", When: &fingerpost.When{Languages: []string{"nb"}}})
+	for value, status := range map[string]int{"nb;q=0": 404, "nb; q=0.000": 404, "nb;q=0.1": 301, "nb": 301} {
+		a := ask(t, table, "https://a.x/", header("Accept-Language", value))
+		if a.Status != status {
+			t.Errorf("%s: %d, want %d", value, a.Status, status)
+		}
+	}
+}

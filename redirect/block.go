@@ -203,6 +203,7 @@ func (h *hostBuilder) appendSettings(rec []byte, s *fingerpost.Host) []byte {
 		policy = policyHTTPSOnly
 	}
 	rec = append(rec, policy)
+	rec = binary.LittleEndian.AppendUint32(rec, unixSeconds(s.Since))
 	hsts := ""
 	if s.HSTS != nil {
 		hsts = s.HSTS.String()

@@ -35,13 +35,26 @@ func Layer(base *Table, hosts []fingerpost.Host, redirects []fingerpost.Redirect
 	return b.compile(hosts, redirects)
 }
 
+// LayerAccepted is [Layer] for content that has been accepted before: circles
+// are not looked for. What is wrong all the same is left out, and refused is told
+// why; of two that contradict each other the first stays.
+func LayerAccepted(base *Table, hosts []fingerpost.Host, redirects []fingerpost.Redirect, gone []fingerpost.HostPattern, refused func(error)) *Table {
+	b := newBuilder(base, len(redirects))
+	b.gone, b.trusted, b.refused = gone, true, refused
+	b.build(hosts, redirects)
+	return b.finish()
+}
+
 // CompileSorted builds the table of any number of redirects, which have been
 // accepted before: circles are not looked for. They come in the order of their
-// hosts ([HostOf]), so that no more than those of one host are in memory.
-func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error]) (*Table, error) {
+// hosts ([HostOf]) with a slash behind, as the keys of a store are, so that no
+// more than those of one host are in memory. With refused, what is wrong is left
+// out as by [LayerAccepted]; without, it is an error. An error of the sequence, or
+// in its order, always is one.
+func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error], refused func(error)) (*Table, error) {
 	b := newBuilder(nil, 0)
+	b.trusted, b.refused = true, refused
 	b.declare(hosts)
-	b.trusted = true
 	var last fingerpost.HostPattern
 	var group []fingerpost.Redirect // those of last
 	flush := func() {
@@ -53,9 +66,13 @@ func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redir
 			in = &hostInput{name: last}
 		}
 		for i := range group {
-			in.rules = append(in.rules, &group[i])
+			if !b.isAlias(last, &group[i]) {
+				in.rules = append(in.rules, &group[i])
+			}
 		}
-		b.host(in)
+		if b.aliases[last] == "" {
+			b.host(in)
+		}
 		in.built, in.rules, group = true, nil, group[:0]
 	}
 	for r, err := range redirects {
@@ -65,8 +82,8 @@ func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redir
 		name, err := HostOf(r.From)
 		switch {
 		case err != nil:
-			return nil, err
-		case name < last:
+			return nil, fmt.Errorf("compile: %w", err)
+		case last != "" && string(name)+"/" < string(last)+"/":
 			return nil, fmt.Errorf("compile: redirects of %s come after those of %s", name, last)
 		case name != last:
 			flush()
@@ -93,6 +110,19 @@ func newBuilder(base *Table, rules int) *builder {
 }
 
 func (b *builder) compile(hosts []fingerpost.Host, redirects []fingerpost.Redirect) (*Table, error) {
+	b.build(hosts, redirects)
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, err
+	}
+	t := b.finish()
+	if err := findLoops(t, b.follow); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// build writes all but the index.
+func (b *builder) build(hosts []fingerpost.Host, redirects []fingerpost.Redirect) {
 	b.declare(hosts)
 	b.assign(redirects)
 	for _, name := range b.names() {
@@ -103,14 +133,6 @@ func (b *builder) compile(hosts []fingerpost.Host, redirects []fingerpost.Redire
 			b.enterRecord(hashString(string(name)), ownerHosts, string(name), binary.AppendUvarint(nil, hostGone))
 		}
 	}
-	if err := errors.Join(b.errs...); err != nil {
-		return nil, err
-	}
-	t := b.finish()
-	if err := findLoops(t, b.follow); err != nil {
-		return nil, err
-	}
-	return t, nil
 }
 
 // builder turns hosts and redirects into an arena, one host at a time, so that
@@ -126,6 +148,7 @@ type builder struct {
 	gone    []fingerpost.HostPattern
 	trusted bool                   // circles have been looked for before
 	follow  []*fingerpost.Redirect // those that may lead to a host of ours
+	refused func(error)            // takes what is wrong, which is left out; nil to collect it in errs
 	errs    []error
 
 	rule, group, literal []byte // records that are being written, for their memory: a third of all allocations otherwise
@@ -140,13 +163,20 @@ type hostInput struct {
 	built    bool
 }
 
-func (b *builder) fail(err error) { b.errs = append(b.errs, err) }
+func (b *builder) fail(err error) {
+	if b.refused != nil {
+		b.refused(err)
+		return
+	}
+	b.errs = append(b.errs, err)
+}
 
 // declare takes the hosts that have settings, and the rules these stand for.
 func (b *builder) declare(hosts []fingerpost.Host) {
 	b.hosts = map[fingerpost.HostPattern]*hostInput{}
 	b.aliases = map[fingerpost.HostPattern]fingerpost.HostPattern{}
 	declared := map[fingerpost.HostPattern]*fingerpost.Host{}
+	var accepted []*fingerpost.Host
 	claim := func(h *fingerpost.Host, field, s string) (fingerpost.HostPattern, bool) {
 		name, err := fingerpost.ParseHostPattern(s)
 		if err != nil {
@@ -179,6 +209,9 @@ func (b *builder) declare(hosts []fingerpost.Host) {
 				b.aliases[alias] = name
 			}
 		}
+		accepted = append(accepted, h)
+	}
+	for _, h := range accepted { // when all aliases are known
 		rules := h.Redirects()
 		for j := range rules {
 			b.assignOne(&rules[j])
@@ -201,10 +234,7 @@ func (b *builder) assignOne(r *fingerpost.Redirect) {
 		b.fail(r.Validate())
 		return
 	}
-	if host, ok := b.aliases[name]; ok {
-		b.fail(&fingerpost.Error{Code: "bad_from", Field: "from", At: r.Source,
-			Message: fmt.Sprintf("from %q is for a host that is served as %s", r.From, host),
-			Hint:    fmt.Sprintf("write the rule for %s: it holds for both", host)})
+	if b.isAlias(name, r) {
 		return
 	}
 	in := b.hosts[name]
@@ -213,6 +243,18 @@ func (b *builder) assignOne(r *fingerpost.Redirect) {
 		b.hosts[name] = in
 	}
 	in.rules = append(in.rules, r)
+}
+
+// isAlias reports whether name is only another name of a host, and refuses r, a
+// rule for it.
+func (b *builder) isAlias(name fingerpost.HostPattern, r *fingerpost.Redirect) bool {
+	host, ok := b.aliases[name]
+	if ok {
+		b.fail(&fingerpost.Error{Code: "bad_from", Field: "from", At: r.Source,
+			Message: fmt.Sprintf("from %q is for a host that is served as %s", r.From, host),
+			Hint:    fmt.Sprintf("write the rule for %s: it holds for both", host)})
+	}
+	return ok
 }
 
 // HostOf is the host of a from, by which a table keeps its rules.

@@ -12,10 +12,7 @@ func (m *matcher) render() {
 	a, rec, c := m.a, &m.best.ruleRecord, cursor{m.t.arena, m.best.target}
 	a.Rule = RuleRef{m.t, m.host.at, m.best.at}
 	a.Status = rec.status()
-	age := fingerpost.CacheNone
-	if a.Status == 301 || a.Status == 308 {
-		age = 3600
-	}
+	age := fingerpost.DefaultCacheAge(a.Status)
 	if rec.flags&flagExtras != 0 {
 		age = int(c.uvarint()) - 1
 		a.Headers = append(a.Headers, c.string()...)

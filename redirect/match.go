@@ -140,6 +140,8 @@ func (m *matcher) policy() (done bool) {
 				}
 			}
 			a.Location = appendUpgrade(a.Location, r)
+			m.best = candidate{ruleRecord: ruleRecord{since: s.since}, expires: neverExpires}
+			m.cacheControl(fingerpost.DefaultCacheAge(a.Status))
 			return true
 		}
 		return false

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"fingerpost"
 )
@@ -69,8 +70,7 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 		}
 	}
 	target := src.To != ""
-	defaultAge, _ := (&fingerpost.Redirect{Status: status}).CacheAge()
-	extras := r.parsed.CacheAge != defaultAge || len(src.Headers) > 0 || src.Page != ""
+	extras := r.parsed.CacheAge != fingerpost.DefaultCacheAge(status) || len(src.Headers) > 0 || src.Page != ""
 	vary := varyOf(src.When)
 	set(flagHTTP, r.parsed.From.Scheme == "http")
 	set(flagHTTPS, r.parsed.From.Scheme == "https")
@@ -177,11 +177,14 @@ func (b *builder) needsCheck(r *rule) bool {
 // sinceOf is when a permanent redirect appeared, in Unix seconds; zero where it
 // does not matter.
 func sinceOf(r *fingerpost.Redirect) uint32 {
-	if s := r.StatusOrDefault(); s != 301 && s != 308 || r.Since.IsZero() {
+	if s := r.StatusOrDefault(); s != 301 && s != 308 {
 		return 0
 	}
-	return uint32(max(r.Since.Unix(), 0))
+	return unixSeconds(r.Since)
 }
+
+// unixSeconds is 0 for the zero time.
+func unixSeconds(t time.Time) uint32 { return uint32(max(t.Unix(), 0)) }
 
 func headerLines(h map[string]string) string {
 	names := make([]string, 0, len(h))

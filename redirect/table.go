@@ -165,7 +165,7 @@ func hashIn(host uint64, space uint64, key uint64) uint64 {
 //	uvarint ownerHosts · string name · uvarint flags
 //	[alias] offset of the record of the host that it is served as; nothing more
 //	uvarint first owner number
-//	[declared] uvarint length · settings: byte policy · string HSTS · [fallback's record]
+//	[declared] uvarint length · settings: byte policy · uint32 since · string HSTS · [fallback's record]
 //	[patterns] uvarint smallest rank · [trie] offset · [fold trie] offset · [regex] group
 type hostRecord struct {
 	at    uint64
@@ -191,6 +191,7 @@ func hostName(b []byte, at uint64) (name string, body uint64) {
 // settings are those of a declared host.
 type settings struct {
 	policy   byte
+	since    uint32 // when the host appeared, in Unix seconds, or 0
 	hsts     string
 	fallback uint64 // the offset of the rule's record, or 0
 }
@@ -202,7 +203,7 @@ func (h *hostRecord) settings(b []byte) (s settings) {
 	}
 	n := c.uvarint()
 	end := c.at + n
-	s.policy, s.hsts = c.byte(), c.string()
+	s.policy, s.since, s.hsts = c.byte(), c.uint32(), c.string()
 	if c.at < end {
 		s.fallback = c.at
 	}

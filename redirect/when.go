@@ -205,8 +205,12 @@ func (r *Request) language() string {
 	}
 	for _, v := range r.Header.Values("Accept-Language") {
 		v, _, _ = strings.Cut(v, ",")
-		v, _, _ = strings.Cut(v, ";")
+		v, weight, _ := strings.Cut(v, ";")
 		if v = strings.TrimSpace(v); v != "" {
+			// RFC 9110 12.4.2: a weight of 0 means "not acceptable".
+			if q, ok := strings.CutPrefix(strings.TrimSpace(weight), "q="); ok && strings.Trim(q, "0.") == "" {
+				return ""
+			}
 			return strings.ToLower(v)
 		}
 	}

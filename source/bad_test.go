@@ -1,6 +1,7 @@
 package source
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -187,7 +188,7 @@ map.json:1:12: a host map is not the redirects of one host (give it with --redir
 r.yaml:3:42: page "../r.yaml" is not beside the file that names it (put the page into the same folder, or one below it)
 r.yaml:4:42: page "empty.html" is empty (write something for the visitor to read)
 r.yaml:5:42: page "latin1.html" is not text in UTF-8 (save it as UTF-8)
-r.yaml:6:42: page "empty.html/x" cannot be read: not a directory (check the name of the page; it is relative to the file that names it)
+r.yaml:6:42: page "empty.html/x" is no HTML file (the name of a page ends in .html)
 r.yaml:7:42: page "large.html" cannot be read: it is larger than 1 MiB (check the name of the page; it is relative to the file that names it)
 r.yaml:8:37: status 301 sends no page (page goes with 404, 410 and 451)`},
 		{"host maps", []string{"r.json", `{"Items": [
@@ -236,6 +237,25 @@ r.yaml:3:1: unknown key "acme" (this version does not have acme yet; remove it)`
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)
 			}
 		})
+	}
+}
+
+// A page is sent to every visitor: a link must not reach what is elsewhere. Links
+// within the folder are how Kubernetes mounts its files.
+func TestPageLinksStayInTheFolder(t *testing.T) {
+	tree(t, "rules/r.yaml", "- {from: a.example/1, status: 404, page: out.html}\n- {from: a.example/2, status: 404, page: in.html}\n- {from: a.example/3, status: 404, page: up/key.html}\n",
+		"key.html", "secret", "rules/.data/in.html", "<p>")
+	for link, target := range map[string]string{"rules/out.html": "../key.html", "rules/in.html": ".data/in.html", "rules/up": ".."} {
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Read("rules/r.yaml")
+	const hint = " (put the page itself into the same folder, or one below it)"
+	want := `rules/r.yaml:1:42: page "out.html" is a link to another folder` + hint + `
+rules/r.yaml:3:42: page "up/key.html" is a link to another folder` + hint
+	if got := messages(err); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -24,17 +24,19 @@ type contentKeys struct {
 // document decodes an input file, whose shape is recognised by what is in it.
 func (f *reader) document(root *node) {
 	if f.config == notConfig || f.config == maybeConfig && !hasNodeKey(root) {
-		f.list(root, nil)
+		f.list(root, f.owner)
 		return
 	}
 	if root.kind != kindMap && root.kind != kindNull || firstPath(root) != nil || root.get("Items") != nil {
 		f.fail(root, "bad_type", "", "this is not a configuration file", "a file of redirects is given by --redirects; a configuration file has keys such as listen and hosts")
 		return
 	}
-	var keys configKeys
-	if root.kind == kindMap {
-		f.decode(root, reflect.ValueOf(&keys).Elem(), "")
+	if root.kind == kindNull {
+		f.nothing(root)
+		return
 	}
+	var keys configKeys
+	f.decode(root, reflect.ValueOf(&keys).Elem(), "")
 	f.settings = f.nodeSettings(root, &keys.nodeKeys)
 	f.contentKeys(&keys.contentKeys, nil)
 }
@@ -49,10 +51,17 @@ func hasNodeKey(root *node) bool {
 	return false
 }
 
+// nothing refuses a file of comments alone: so one looks that is being written,
+// and it would take all redirects away.
+func (f *reader) nothing(root *node) {
+	f.fail(root, "bad_type", "", "the file has nothing but comments", "a file without redirects says so: redirects: []")
+}
+
 // list decodes a file of redirects: those of one host where owner is given.
 func (f *reader) list(root *node, owner *fingerpost.Host) {
 	switch {
 	case root.kind == kindNull:
+		f.nothing(root)
 	case root.kind == kindList:
 		f.redirects(root, owner)
 	case root.kind != kindMap:
@@ -162,7 +171,7 @@ func (f *reader) host(key, n *node) {
 			child.list(root, &h.Host)
 		}
 		for _, err := range child.sorted() {
-			if fingerpost.Errors(err)[0].At.File == f.file {
+			if fingerpost.Errors(err)[0].At.File == f.place(f.file) {
 				f.errs = append(f.errs, err)
 			} else {
 				f.named = append(f.named, err)
@@ -367,6 +376,20 @@ func (f *reader) hostMapItem(item, query, response *node, owner *fingerpost.Host
 	f.content.Redirects = append(f.content.Redirects, r)
 }
 
+// isBelow reports whether path, with its links followed, stays in dir: what it
+// holds is sent to visitors. A path that leads nowhere is left to who reads it.
+func isBelow(path, dir string) bool {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return true
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(dir, real)
+	return err == nil && filepath.IsLocal(rel)
+}
+
 // page replaces the name of a page by its HTML.
 func (f *reader) page(n *node, field string, page *string) {
 	name := *page
@@ -381,13 +404,20 @@ func (f *reader) page(n *node, field string, page *string) {
 		bad("is not beside the file that names it", "put the page into the same folder, or one below it")
 		return
 	}
+	if ext := strings.ToLower(filepath.Ext(name)); ext != ".html" && ext != ".htm" {
+		// Not a key or a configuration that lies beside it: a page is for everybody.
+		bad("is no HTML file", "the name of a page ends in .html")
+		return
+	}
 	path := f.beside(name)
+	if f.fetched == nil && !isBelow(path, filepath.Dir(f.file)) {
+		bad("is a link to another folder", "put the page itself into the same folder, or one below it")
+		return
+	}
 	html, ok := f.pages[path]
 	if !ok {
-		var s stamp
 		var err error
-		html, s, err = load(path, maxPage)
-		f.files[absolute(path)] = s
+		html, _, err = f.load(path, maxPage)
 		switch {
 		case err != nil:
 			bad("cannot be read: "+err.Error(), "check the name of the page; it is relative to the file that names it")

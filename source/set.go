@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fingerpost"
@@ -23,6 +24,9 @@ type Set struct {
 	// in the configuration file become others than those of Settings. They take
 	// effect with a restart.
 	SettingsChanged func()
+
+	again atomic.Bool   // Retry was called
+	wake  chan struct{} // holds one: ends the wait of Watch
 
 	settings *Settings // of the first read
 	written  *Settings // of the file's last good version
@@ -72,7 +76,7 @@ type version struct {
 // file there that another input names, as the redirects of a host or as an
 // argument of its own, is not read as an input a second time.
 func Open(config string, redirects []string) (*Set, error) {
-	s := &Set{}
+	s := &Set{wake: make(chan struct{}, 1)}
 	if config != "" {
 		s.inputs = append(s.inputs, &input{path: config, units: []*unit{{path: config, abs: absolute(config), config: isConfig}}})
 	}
@@ -83,7 +87,7 @@ func Open(config string, redirects []string) (*Set, error) {
 // OpenFiles reads files of any shape, and folders: a file with settings of the
 // node is read as a configuration, of which there can be one.
 func OpenFiles(paths []string) (*Set, error) {
-	s := &Set{}
+	s := &Set{wake: make(chan struct{}, 1)}
 	s.add(paths, maybeConfig)
 	return s.first()
 }
@@ -153,6 +157,17 @@ func concat(parts []Content) Content {
 		all.Cases = append(all.Cases, c.Cases...)
 	}
 	return all
+}
+
+// Retry makes Watch try once more what apply has refused, without waiting for a
+// change of a file: what apply goes by beside the content is another now. It may
+// be called at any time.
+func (s *Set) Retry() {
+	s.again.Store(true)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Set) units() func(yield func(*unit) bool) {
@@ -315,9 +330,11 @@ func (s *Set) stale() bool {
 	return false
 }
 
-// reload reads what has changed and applies it. Without a change it does
-// nothing. err joins all errors that stand afterwards.
+// reload reads what has changed and applies it. Without a change, and without a
+// refused version that Retry asks for, it does nothing. err joins all errors that
+// stand afterwards.
 func (s *Set) reload(apply func(Content) error) (attempted bool, err error) {
+	again := s.again.Swap(false)
 	fresh, pending := map[*unit]version{}, map[*unit]version{}
 	for _, in := range s.inputs {
 		news := in.relist()
@@ -337,6 +354,7 @@ func (s *Set) reload(apply func(Content) error) (attempted bool, err error) {
 				}
 			case u.refused:
 				pending[u] = version{}
+				attempted = attempted || again
 			}
 		}
 	}

@@ -20,6 +20,7 @@ type Settings struct {
 	CountryFile     string // an absolute path, or empty
 	Log             Log
 	Limits          Limits
+	Sources         []Elsewhere // with the defaults that they leave out
 }
 
 // Listen are the addresses of the listeners, host:port: nil where the file does
@@ -54,8 +55,9 @@ type nodeKeys struct {
 	Geo struct {
 		Country string `json:"country"`
 	} `json:"geo"`
-	Log    Log    `json:"log"`
-	Limits Limits `json:"limits"`
+	Log     Log    `json:"log"`
+	Limits  Limits `json:"limits"`
+	Sources *node  `json:"sources"`
 }
 
 // configKeys are all keys of a configuration file.
@@ -107,6 +109,7 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 		Listen: keys.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
 		CertificatesDir: f.absolute(keys.Certificates.Dir),
 		CountryFile:     f.absolute(keys.Geo.Country),
+		Sources:         f.sources(keys.Sources),
 	}
 }
 

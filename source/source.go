@@ -15,7 +15,6 @@ package source
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"io"
 	"io/fs"
@@ -78,9 +77,11 @@ const (
 // run is one reading of one input file together with the files that it names.
 type run struct {
 	config   configKind
+	fetched  *Fetched         // where the files come from; nil for the disk
+	owner    *fingerpost.Host // whose redirects the input file holds; nil for any host's
 	content  Content
 	settings *Settings
-	files    map[string]stamp // by absolute path, all that was opened or looked for
+	files    map[string]stamp // by key, all that was opened or looked for
 	pages    map[string]string
 	errs     []error // of the run, once it is done
 }
@@ -111,8 +112,7 @@ type reader struct {
 // at the place that names it; root is nil when there is nothing to decode.
 func (r *run) open(path string, at fingerpost.Position, field string) (f *reader, root *node) {
 	f = &reader{run: r, file: path}
-	text, s, err := load(path, maxFile)
-	r.files[absolute(path)] = s
+	text, s, err := r.load(path, maxFile)
 	if err != nil {
 		message := "cannot be read: " + err.Error()
 		if field != "" {
@@ -121,15 +121,15 @@ func (r *run) open(path string, at fingerpost.Position, field string) (f *reader
 		f.errs = append(f.errs, &fingerpost.Error{Code: "bad_file", Field: field, Message: message, Hint: "check the name of the file and that it may be read", At: at})
 		return f, nil
 	}
-	if time.Since(s.info.ModTime()) < youth {
-		f.since = s.info.ModTime()
+	if since := r.written(s); time.Since(since) < youth {
+		f.since = since
 	}
 	if strings.TrimSpace(text) == "" {
 		// An editor that empties a file before it writes must not withdraw it all.
-		f.errs = append(f.errs, &fingerpost.Error{Code: "bad_syntax", Message: "the file is empty", Hint: "a file without redirects says so: redirects: [] (YAML) or [] (JSON)", At: fingerpost.Position{File: path}})
+		f.errs = append(f.errs, &fingerpost.Error{Code: "bad_syntax", Message: "the file is empty", Hint: "a file without redirects says so: redirects: [] (YAML) or [] (JSON)", At: fingerpost.Position{File: r.place(path)}})
 		return f, nil
 	}
-	root, errs := parse(path, text)
+	root, errs := parseAs(r.format(path), r.place(path), text)
 	f.errs = append(f.errs, errs...)
 	return f, root
 }
@@ -153,7 +153,7 @@ func (f *reader) sorted() []error {
 }
 
 func (f *reader) at(n *node) fingerpost.Position {
-	return fingerpost.Position{File: f.file, Line: int(n.line), Column: int(n.column)}
+	return fingerpost.Position{File: f.place(f.file), Line: int(n.line), Column: int(n.column)}
 }
 
 func (f *reader) fail(n *node, code, field, message, hint string) {
@@ -162,7 +162,10 @@ func (f *reader) fail(n *node, code, field, message, hint string) {
 
 // parse makes the tree of a file; its name says which language it is in. On a
 // syntax error there is no tree; duplicate keys leave one.
-func parse(name, text string) (*node, []error) {
+func parse(name, text string) (*node, []error) { return parseAs(format(name), name, text) }
+
+// parseAs does so where the language is known by other means.
+func parseAs(language, name, text string) (*node, []error) {
 	text = strings.TrimLeft(text, "\ufeff")
 	p := parser{file: name, text: text}
 	if !utf8.ValidString(text) {
@@ -180,7 +183,7 @@ func parse(name, text string) (*node, []error) {
 	}
 	var root *node
 	var err error
-	switch format(name) {
+	switch language {
 	case "json":
 		root, err = p.parseJSON()
 	case "yaml":
@@ -206,6 +209,13 @@ func format(name string) string {
 	return ""
 }
 
+// IsInput reports whether a file of that name, without its folder, is read where
+// a folder is named.
+func IsInput(name string) bool {
+	// Editors' copies (x.yaml~, .x.yaml.swp) have no known ending or a leading dot.
+	return format(name) != "" && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".schema.json")
+}
+
 // list gives the content files of a folder, sorted.
 func list(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
@@ -215,8 +225,8 @@ func list(dir string) ([]string, error) {
 	var files []string
 	for _, e := range entries {
 		name := e.Name()
-		if format(name) == "" || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".schema.json") {
-			continue // editors' copies (x.yaml~, .x.yaml.swp) have no known ending or a leading dot
+		if !IsInput(name) {
+			continue
 		}
 		path := filepath.Join(dir, name)
 		// A name that points nowhere counts, so that it is reported.
@@ -255,9 +265,8 @@ func load(path string, limit int64) (string, stamp, error) {
 		// Opening a pipe would wait for its other end.
 		return "", stamp{}, errors.New("it is not a regular file")
 	}
-	tooLarge := fmt.Errorf("it is larger than %d MiB", limit>>20)
 	if info.Size() > limit {
-		return "", stamp{}, tooLarge
+		return "", stamp{}, tooLarge(limit)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -269,7 +278,7 @@ func load(path string, limit int64) (string, stamp, error) {
 	if n, err := io.Copy(&text, io.LimitReader(f, limit+1)); err != nil {
 		return "", stamp{}, plain(err)
 	} else if n > limit {
-		return "", stamp{}, tooLarge
+		return "", stamp{}, tooLarge(limit)
 	}
 	return text.String(), stamp{info: info, sum: maphash.String(seed, text.String()), young: time.Since(info.ModTime()) < youngFile}, nil
 }

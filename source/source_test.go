@@ -215,7 +215,7 @@ func TestAFolderIsItsFilesInOrder(t *testing.T) {
 		"d/a.json", `[{"from": "a.example", "to": "https://x.example"}]`,
 		"d/c.yaml", "hosts:\n  c.example: {redirects: host.json}\n",
 		"d/host.json", `{"/c": {"to": "/d"}}`, // of c.example, not of every host
-		"d/empty.yaml", "# nothing yet\n",
+		"d/empty.yaml", "redirects: [] # nothing yet\n",
 		"d/.hidden.yaml", "}", "d/a.json~", "}", "d/.a.json.swp", "}", "d/fingerpost.schema.json", "}", "d/README.md", "}", "d/sub/e.yaml", "}")
 	c, err := Read("d")
 	if err != nil {

@@ -40,7 +40,7 @@ func (s *Set) watch(ctx context.Context, n *notifier, apply func(Content) error,
 			report(err)
 			continue // the files to follow may be others now
 		}
-		n.wait(ctx, s.stale)
+		n.wait(ctx, s.stale, s.wake)
 	}
 }
 
@@ -78,7 +78,7 @@ func (p *Paths) Watch(ctx context.Context, changed func()) {
 			changed()
 			continue
 		}
-		n.wait(ctx, p.stale)
+		n.wait(ctx, p.stale, nil)
 	}
 }
 
@@ -210,9 +210,9 @@ func (n *notifier) follow(paths []string) {
 }
 
 // wait returns when files may have changed and their folders have been quiet for
-// a moment, so that a file is not read while it is being written; or when ctx is
-// done.
-func (n *notifier) wait(ctx context.Context, stale func() bool) {
+// a moment, so that a file is not read while it is being written; after wake; or
+// when ctx is done.
+func (n *notifier) wait(ctx context.Context, stale func() bool, wake <-chan struct{}) {
 	if n.idle != nil {
 		n.idle()
 	}
@@ -223,6 +223,8 @@ func (n *notifier) wait(ctx context.Context, stale func() bool) {
 		case <-ctx.Done():
 			return
 		case <-n.events:
+			seen = true
+		case <-wake:
 			seen = true
 		case <-poll.C:
 			seen = stale()

@@ -305,6 +305,37 @@ func TestWhatApplyRefusesKeepsTheLastGoodVersion(t *testing.T) {
 	w.serves("b.example b2.example c2.example")
 }
 
+func TestRetryAsksAgainWithoutAChange(t *testing.T) {
+	tree(t, "a.json", rule("a"), "b.json", rule("b"))
+	s, err := Open("", []string{"a.json", "b.json"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refusal error
+	applies := 0
+	apply := func(Content) error { applies++; return refusal }
+	s.Retry()
+	if attempted, _ := s.reload(apply); attempted {
+		t.Fatal("nothing was refused, and it was tried again")
+	}
+	replace(t, "a.json", rule("a2"))
+	refusal = errors.New("not yet")
+	if _, err := s.reload(apply); err == nil || applies != 1 {
+		t.Fatalf("a reload that is refused: %v, %d", err, applies)
+	}
+	if attempted, _ := s.reload(apply); attempted {
+		t.Fatal("tried again without being asked")
+	}
+	refusal = nil
+	s.Retry()
+	if attempted, err := s.reload(apply); !attempted || err != nil || applies != 2 {
+		t.Fatalf("a retry: %v, %v, %d", attempted, err, applies)
+	}
+	if got := strings.Join(froms(s.Content()), " "); got != "a2.example b.example" {
+		t.Fatalf("content after the retry: %s", got)
+	}
+}
+
 func TestOneReloadIsOneApplyAndOneReport(t *testing.T) {
 	tree(t, "a.json", rule("a"), "b.json", rule("b"))
 	s, err := Open("", []string{"a.json", "b.json"})
@@ -439,7 +470,7 @@ func TestTheSlowLookNeedsNoEvents(t *testing.T) {
 	write(t, "d/b.json", rule("b"))
 	ctx, cancel := context.WithTimeout(t.Context(), generous)
 	defer cancel()
-	n.wait(ctx, s.stale)
+	n.wait(ctx, s.stale, nil)
 	if ctx.Err() != nil {
 		t.Fatal("the slow look found nothing")
 	}

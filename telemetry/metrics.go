@@ -46,8 +46,12 @@ type Metrics struct {
 
 	reloadGood prometheus.Gauge
 	reloadTime prometheus.Gauge
+	certsGood  prometheus.Gauge
 	redirects  prometheus.Gauge
 	hosts      prometheus.Gauge
+
+	sources        prometheus.Gauge
+	sourcesFailing prometheus.Gauge
 
 	certificates atomic.Int64
 	firstExpiry  atomic.Int64 // Unix seconds; 0 while there is no certificate
@@ -88,6 +92,10 @@ func NewMetrics(version string) *Metrics {
 			Name: "fingerpost_config_last_reload_successful",
 			Help: "1 if the last load of the configuration was taken, 0 if it was refused and the one before serves on.",
 		}),
+		certsGood: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fingerpost_certificates_last_reload_successful",
+			Help: "1 if all files of the last load of certificates were taken, 0 if some were refused and those before serve on.",
+		}),
 		reloadTime: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fingerpost_config_last_reload_success_timestamp_seconds",
 			Help: "When a configuration was last taken.",
@@ -100,6 +108,14 @@ func NewMetrics(version string) *Metrics {
 			Name: "fingerpost_hosts",
 			Help: "Host patterns in the table.",
 		}),
+		sources: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fingerpost_sources",
+			Help: "Sources elsewhere (git, URL, S3) that are followed.",
+		}),
+		sourcesFailing: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fingerpost_sources_failing",
+			Help: "Sources that could not be read or were refused; what they had before serves on.",
+		}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "fingerpost_build_info",
@@ -109,7 +125,7 @@ func NewMetrics(version string) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(
 		m.requests, m.duration, m.connections, m.handshakes, m.dropped,
-		m.reloadGood, m.reloadTime, m.redirects, m.hosts, build,
+		m.reloadGood, m.certsGood, m.reloadTime, m.redirects, m.hosts, m.sources, m.sourcesFailing, build,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "fingerpost_certificates",
 			Help: "Certificates loaded.",
@@ -219,11 +235,37 @@ func (m *Metrics) Table(redirects, hosts int) {
 	}
 }
 
-// Certificates reports how many certificates are loaded and when the first of
-// them expires; the zero time stands for none.
-func (m *Metrics) Certificates(n int, firstExpiry time.Time) {
+// Sources reports how many sources elsewhere there are, and how many of them have
+// FeedLag tells, whenever somebody looks, how old the node's content may be;
+// negative while that is not known.
+func (m *Metrics) FeedLag(lag func() time.Duration) {
 	if m == nil {
 		return
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fingerpost_feed_lag_seconds",
+		Help: "How old the node's content may be: 0 while it is current, -1 if that was never known.",
+	}, func() float64 { return max(lag().Seconds(), -1) }))
+}
+
+// something wrong.
+func (m *Metrics) Sources(all, failing int) {
+	if m != nil {
+		m.sources.Set(float64(all))
+		m.sourcesFailing.Set(float64(failing))
+	}
+}
+
+// Certificates reports how many certificates are loaded and when the first of
+// them expires; the zero time stands for none. taken says whether the last load took
+// every file.
+func (m *Metrics) Certificates(n int, firstExpiry time.Time, taken bool) {
+	if m == nil {
+		return
+	}
+	m.certsGood.Set(0)
+	if taken {
+		m.certsGood.Set(1)
 	}
 	m.certificates.Store(int64(n))
 	if firstExpiry.IsZero() {

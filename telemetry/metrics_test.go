@@ -38,7 +38,7 @@ func TestMetricsAreExported(t *testing.T) {
 	m.Connections("https").Dec()
 	m.HandshakeError()
 	m.Table(7, 3)
-	m.Certificates(2, time.Now().Add(time.Hour))
+	m.Certificates(2, time.Now().Add(time.Hour), true)
 	m.Reloaded(true, time.UnixMilli(1_800_000_000_500))
 	got := scrape(t, m)
 	for name, want := range map[string]string{
@@ -77,7 +77,7 @@ func TestMetricNamesAndLabels(t *testing.T) {
 	m := NewMetrics("1.2.3")
 	m.Request(HTTP11, false, 301, 0)
 	m.Connections("http").Inc()
-	m.Certificates(1, time.Now())
+	m.Certificates(1, time.Now(), false)
 	name := regexp.MustCompile(`^(fingerpost|go|process)_[a-z_]+`)
 	label := regexp.MustCompile(`([a-z_]+)="`)
 	for sample := range scrape(t, m) {
@@ -104,7 +104,7 @@ func TestNilMetricsCountNothing(t *testing.T) {
 	m.Connections("http").Dec()
 	m.HandshakeError()
 	m.Table(1, 1)
-	m.Certificates(1, time.Now())
+	m.Certificates(1, time.Now(), false)
 	m.Reloaded(true, time.Now())
 	var l *AccessLog
 	l.Write(&Access{})

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 missing=()
+no_main_cluster=
 need() { # need PACKAGE COMMAND-OR-FILE
   case $2 in
     /*) [ -e "$2" ] || missing+=("$1") ;;
@@ -17,7 +18,13 @@ for use in "$@"; do
     test)
       need ca-certificates /etc/ssl/certs/ca-certificates.crt # the module proxy is fetched from over https
       need curl curl
+      need git git
       need openssl openssl
+      # The tests start clusters of their own; the distribution's would only run beside them.
+      if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+        missing+=(postgresql)
+        no_main_cluster=yes
+      fi
       need util-linux setpriv
       ;;
     race) # the race detector links with C
@@ -50,5 +57,9 @@ if [ "$(id -u)" -ne 0 ]; then
   as_root=(sudo)
 fi
 echo "installing ${missing[*]}" >&2
+if [ -n "$no_main_cluster" ]; then
+  "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
+  echo 'create_main_cluster = false' | "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/fingerpost-tests.conf >/dev/null
+fi
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null >&2
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null >&2

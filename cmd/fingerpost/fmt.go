@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -48,6 +49,9 @@ and the exit status is 1 if a file would change.`,
 // formatFile rewrites a file in one step, so that a node that watches it never
 // sees half of it.
 func formatFile(file string, check bool) (changed bool, err error) {
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return false, fileError(file, "read", errors.New("it is not a regular file")) // reading a pipe would wait for its other end
+	}
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return false, fileError(file, "read", err)
@@ -62,14 +66,17 @@ func formatFile(file string, check bool) (changed bool, err error) {
 	return true, nil
 }
 
-// replaceFile puts data in the place of a file, with the mode that it has.
+// replaceFile puts data in the place of a file, with the mode that it has, and
+// its owner where that is allowed: a file that root formats stays readable for
+// the service.
 func replaceFile(file string, data []byte) error {
 	mode := fs.FileMode(0o644)
+	var old fs.FileInfo
 	if target, err := filepath.EvalSymlinks(file); err == nil {
 		file = target // the link stays
 	}
 	if info, err := os.Stat(file); err == nil {
-		mode = info.Mode().Perm()
+		mode, old = info.Mode().Perm(), info
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
 	if err != nil {
@@ -78,6 +85,9 @@ func replaceFile(file string, data []byte) error {
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(data)
 	if err == nil {
+		if old != nil {
+			giveTo(tmp, old)
+		}
 		err = tmp.Chmod(mode)
 	}
 	if err == nil {

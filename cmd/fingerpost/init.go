@@ -71,14 +71,29 @@ func writeInit(dir string) (files []string, err error) {
 			return nil, fileError(name, "written", err)
 		}
 	}
-	for _, name := range files {
-		err := os.MkdirAll(filepath.Dir(name), 0o755)
-		if err == nil {
-			err = os.WriteFile(name, content[name], 0o644)
-		}
-		if err != nil {
+	for i, name := range files {
+		if err := createFile(name, content[name]); err != nil {
+			for _, written := range files[:i] {
+				os.Remove(written)
+			}
 			return nil, fileError(name, "written", err)
 		}
 	}
 	return files, nil
+}
+
+// createFile writes a file that is not there yet, with its folders.
+func createFile(name string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(name)
+	}
+	return err
 }

@@ -32,6 +32,20 @@ func TestInitFilesAreFormatted(t *testing.T) {
 	}
 }
 
+func TestInitLeavesNothingHalfWritten(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("nowhere", filepath.Join(dir, ".github")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writeInit(dir); err == nil {
+		t.Error("no error")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("written beside it: %v %v", entries, err)
+	}
+}
+
 func TestInitTouchesNothingThatExists(t *testing.T) {
 	dir := t.TempDir()
 	own := filepath.Join(dir, "tests.yaml")

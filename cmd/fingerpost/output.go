@@ -20,6 +20,7 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitUsage       = 2
+	exitDifferences = 3
 	exitTestsFailed = 4
 )
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/source"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/tailscale/hujson"
@@ -39,7 +40,8 @@ func TestSchemaHasTheFieldsOfTheNouns(t *testing.T) {
 	types := map[string]reflect.Type{}
 	collectTypes(reflect.TypeFor[fingerpost.Host](), types)
 	collectTypes(reflect.TypeFor[fingerpost.Redirect](), types)
-	for _, name := range []string{"host", "redirect", "when", "case", "fallback", "hsts"} {
+	collectTypes(reflect.TypeFor[source.Elsewhere](), types)
+	for _, name := range []string{"host", "redirect", "when", "case", "fallback", "hsts", "elsewhere", "s3"} {
 		if types[name] == nil {
 			t.Errorf("the nouns have no type %s any more: take it out of this list and of the schema", name)
 		}
@@ -222,6 +224,7 @@ func TestSchemasRefuse(t *testing.T) {
 		{"test that expects nothing", nativeSchema, "tests: [{url: 'https://a.example/'}]", "tests"},
 		{"status 200", nativeSchema, "redirects: [{from: a.example, to: /b, status: 200}]", "status"},
 		{"date without a zone", nativeSchema, "redirects: [{from: a.example, to: /b, when: {after: '2026-12-01T00:00:00'}}]", "after"},
+		{"source of two kinds", nativeSchema, "sources: [{git: 'https://a.example/r', url: 'https://a.example/f'}]", "sources"},
 		{"unknown https policy", nativeSchema, "hosts: {a.example: {https: always}}", "https"},
 		{"status as text", seedSchema, `{"/a": {"to": "/b", "statusCode": "301"}}`, "statusCode"},
 		{"path without a slash", seedSchema, `{"a": {"to": "/b", "statusCode": 301}}`, "'a'"},

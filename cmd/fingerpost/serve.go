@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -47,6 +48,9 @@ environment, that before the configuration file.`,
 			if err := fromEnvironment(cmd.Flags()); err != nil {
 				return err
 			}
+			if err := o.checkRole(); err != nil {
+				return err
+			}
 			o.given = func(flag string) bool { return cmd.Flags().Changed(flag) }
 			o.out, o.log = cmd.OutOrStdout(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -65,6 +69,11 @@ environment, that before the configuration file.`,
 	o.register(cmd)
 	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8080", `listen for http on ADDR; "" for none`)
 	cmd.Flags().StringVar(&o.https, "https", "127.0.0.1:8443", `listen for https on ADDR; "" for none`)
+	cmd.Flags().StringVar(&o.data, "data", "", "keep content in `DIR`, so that the API and other nodes can change and follow it")
+	cmd.Flags().StringVar(&o.store, "store", "", "the store that control nodes share: sqlite:DIR or postgres://… `DSN` (default SQLite in --data)")
+	cmd.Flags().StringVar(&o.role, "role", roleAll, "all, edge (answers visitors, follows --control) or control (owns the store)")
+	cmd.Flags().StringVar(&o.control, "control", "", "admin `URL` of the control node, or of another edge, that an edge follows")
+	cmd.Flags().StringVar(&o.token, "token", "", "node token for --control")
 	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for health checks and metrics on ADDR; "" for none`)
 	return cmd
 }
@@ -88,6 +97,9 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 type options struct {
 	ruleFlags
 	http, https, admin string                 // addresses, "" for no listener
+	data, store        string                 // the folder of what the node keeps, "" for nothing; DSN
+	role               string                 // all, edge or control
+	control, token     string                 // what an edge follows
 	given              func(flag string) bool // whether a flag comes before the configuration
 	out                io.Writer              // of the access log
 	log                *slog.Logger
@@ -99,6 +111,8 @@ type node struct {
 	o         options
 	log       *slog.Logger
 	set       *source.Set
+	remotes   []remote
+	contents  *contents
 	settings  *source.Settings
 	certs     *cert.Store
 	certFiles *source.Paths // nil without a folder
@@ -106,11 +120,17 @@ type node struct {
 	geoFile   *source.Paths
 	metrics   *telemetry.Metrics
 	access    *telemetry.AccessLog
-	table     atomic.Pointer[redirect.Table]
+	table     atomic.Pointer[redirect.Table] // of a node without a part in what is shared
+	shared    *shared                        // nil without a data folder
+	life      context.Context                // ends with close
+	end       context.CancelFunc
 	edge      *edge.Server
 	admin     *admin.Server
 	adminHTTP *http.Server
 	listeners []listener
+
+	mu   sync.Mutex    // guards news
+	news chan struct{} // closed when the node's own copy may be another; nil if nobody waits
 }
 
 type listener struct {
@@ -123,6 +143,7 @@ type listener struct {
 // the first visitor is answered. An error leaves nothing behind.
 func start(o options) (*node, error) {
 	n := &node{o: o, log: o.log, metrics: telemetry.NewMetrics(version)}
+	n.life, n.end = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		n.close()
 		return nil, err
@@ -132,7 +153,7 @@ func start(o options) (*node, error) {
 
 func (n *node) open() error {
 	var err error
-	if n.set, err = n.o.open(); err != nil {
+	if n.set, err = n.openRules(); err != nil {
 		return err
 	}
 	if n.settings = n.set.Settings(); n.settings == nil {
@@ -141,7 +162,11 @@ func (n *node) open() error {
 	if err := n.openFiles(); err != nil {
 		return err
 	}
-	if err := n.apply(n.set.Content()); err != nil {
+	if err := n.openShared(n.life); err != nil {
+		return err
+	}
+	n.openSources()
+	if err := n.load(); err != nil {
 		return err
 	}
 	n.metrics.Reloaded(true, time.Now())
@@ -150,9 +175,9 @@ func (n *node) open() error {
 	}
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
-		Table:       n.table.Load,
+		Table:       n.current,
 		Certificate: n.certs.Certificate,
-		Covered:     n.certs.Covers,
+		Covered:     n.covers(),
 		Metrics:     n.metrics,
 		Access:      n.access,
 		Log:         n.log,
@@ -161,9 +186,31 @@ func (n *node) open() error {
 	if n.countries != nil {
 		n.edge.Country = n.countries.Country
 	}
-	n.admin = &admin.Server{Metrics: n.metrics.Handler()}
+	n.admin = n.newAdmin()
 	n.adminHTTP = &http.Server{Handler: n.admin.Routes(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
-	return n.listen()
+	if err := n.listen(); err != nil {
+		return err
+	}
+	n.bootstrap(n.life)
+	return nil
+}
+
+// address is where a listener of the given name is to listen, "" for none: a flag
+// comes before the configuration, that before the default.
+func (n *node) address(name, flag string, configured *string) string {
+	if configured != nil && !n.o.given(name) {
+		return *configured
+	}
+	return flag
+}
+
+// covers tells the https policy whether visitors can be sent to https: not
+// where nobody listens there, whatever certificates there are.
+func (n *node) covers() func(host string) bool {
+	if n.address("https", n.o.https, n.settings.Listen.HTTPS) == "" {
+		return nil
+	}
+	return n.certs.Covers
 }
 
 // openFiles opens what is beside the rules: certificates and the country file.
@@ -178,7 +225,7 @@ func (n *node) openFiles() error {
 	if n.certs, warnings, err = cert.Open(dir); err != nil {
 		return err
 	}
-	n.logCertificates(warnings)
+	n.logCertificates(warnings, true)
 	if file := n.settings.CountryFile; file != "" {
 		n.geoFile = source.OpenPaths(file)
 		if n.countries, err = edge.OpenCountries(file); err != nil {
@@ -188,8 +235,12 @@ func (n *node) openFiles() error {
 	return nil
 }
 
-// apply makes content the one that is served, or refuses it whole.
-func (n *node) apply(content source.Content) error {
+// apply brings a part of the content of files and sources into force, or refuses
+// it whole: as the table that is served, or in the store, for every node.
+func (n *node) apply(part int, next, content source.Content) error {
+	if n.shared != nil && (n.shared.db == nil || n.label(part) == fileLabel) {
+		return nil // an edge, or a node without files: there is nothing to bring into force
+	}
 	start := time.Now()
 	table, err := redirect.Compile(content.Hosts, content.Redirects)
 	if err != nil {
@@ -198,8 +249,14 @@ func (n *node) apply(content source.Content) error {
 	if err := checkCertificates(content.Hosts, n.certs.Index()); err != nil {
 		return err
 	}
-	n.table.Store(table)
-	n.metrics.Table(table.Rules(), table.Hosts())
+	if n.shared != nil {
+		if err := n.publish(n.life, n.label(part), next); err != nil {
+			return err
+		}
+	} else {
+		n.table.Store(table)
+		n.metrics.Table(table.Rules(), table.Hosts())
+	}
 	n.log.Info("table in force", "redirects", table.Rules(), "hosts", table.Hosts(), "bytes", len(table.Bytes()), "took", time.Since(start).Round(time.Microsecond))
 	if table.UsesCountries() && n.settings.CountryFile == "" {
 		n.log.Warn("rules ask for countries, but there is no country file: they never hold", "hint", "set geo.country")
@@ -211,12 +268,12 @@ func (n *node) apply(content source.Content) error {
 	return nil
 }
 
-func (n *node) logCertificates(warnings []error) {
+func (n *node) logCertificates(warnings []error, taken bool) {
 	for _, w := range warnings {
 		n.log.Warn(w.Error())
 	}
 	x := n.certs.Index()
-	n.metrics.Certificates(x.Len(), x.FirstExpiry())
+	n.metrics.Certificates(x.Len(), x.FirstExpiry(), taken)
 }
 
 // listen opens every listener.
@@ -231,11 +288,8 @@ func (n *node) listen() error {
 		{"https", n.o.https, l.HTTPS, n.edge.ServeTLS},
 		{"admin", n.o.admin, l.Admin, n.adminHTTP.Serve},
 	} {
-		addr := want.flag
-		if want.configured != nil && !n.o.given(want.name) {
-			addr = *want.configured
-		}
-		if addr == "" {
+		addr := n.address(want.name, want.flag, want.configured)
+		if addr == "" || n.o.role == roleControl && want.name != "admin" {
 			continue
 		}
 		ln, err := net.Listen("tcp", addr)
@@ -303,23 +357,25 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-// watch follows the files until ctx ends.
+// watch follows files and sources until ctx ends.
 func (n *node) watch(ctx context.Context) {
 	n.set.SettingsChanged = func() {
 		n.log.Warn("settings of the node were changed in the configuration file: they take effect with a restart")
 	}
-	go n.set.Watch(ctx, n.apply, func(err error) {
-		n.metrics.Reloaded(err == nil, time.Now())
-		n.logErrors("a change was refused, the last good version keeps serving", err)
-	})
+	n.follow(ctx)
 	if n.certFiles != nil {
 		go n.certFiles.Watch(ctx, func() {
 			warnings, err := n.certs.Reload()
-			n.logCertificates(warnings)
+			n.logCertificates(warnings, err == nil)
 			n.logErrors("certificates were refused, what was there before keeps serving", err)
 			if err == nil {
 				n.log.Info("certificates in force", "certificates", n.certs.Index().Len())
 			}
+			// Rules may wait for the certificate that they name, or have lost it:
+			// they keep being served, but would not start again.
+			n.set.Retry()
+			n.retry(true, 0)
+			n.logErrors("a certificate that is needed at the next start is gone", checkCertificates(n.contents.joined().Hosts, n.certs.Index()))
 		})
 	}
 	if n.geoFile != nil {
@@ -329,9 +385,9 @@ func (n *node) watch(ctx context.Context) {
 	}
 }
 
-func (n *node) logErrors(what string, err error) {
+func (n *node) logErrors(what string, err error, more ...any) {
 	for _, e := range fingerpost.Errors(err) {
-		n.log.Error(what, "err", e.Error(), "hint", e.Hint)
+		n.log.Error(what, append([]any{"err", e.Error(), "hint", e.Hint}, more...)...)
 	}
 }
 
@@ -354,16 +410,31 @@ func (n *node) stop() error {
 		err = nil
 	}
 	err = errors.Join(err, n.adminHTTP.Close())
-	n.close()
+	n.admin.Close()
+	closed := make(chan struct{})
+	go func() {
+		n.close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(logPatience):
+		n.log.Error("records of the access log were lost: standard output takes no more")
+	}
 	n.log.Info("stopped")
 	return err
 }
+
+// logPatience bounds the wait for whoever reads the access log, who may be stuck.
+const logPatience = time.Second
 
 // close releases what start took.
 func (n *node) close() {
 	for _, l := range n.listeners {
 		l.Close() // again, where its server has: to no effect
 	}
+	n.end()
+	n.closeShared()
 	if n.access != nil {
 		if err := n.access.Close(); err != nil {
 			n.log.Error("records of the access log were lost", "err", err)

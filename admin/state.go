@@ -1,0 +1,199 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"fingerpost"
+	"fingerpost/explain"
+	"fingerpost/store"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+type explainInput struct {
+	Body struct {
+		URL     string            `json:"url" doc:"the whole address, as in https://www.example.com/path"`
+		Method  string            `json:"method,omitempty" doc:"default GET"`
+		Headers map[string]string `json:"headers,omitempty"`
+		Country string            `json:"country,omitempty" doc:"of the visitor, as in NO"`
+		Address string            `json:"address,omitempty" doc:"of the visitor"`
+		At      *time.Time        `json:"at,omitempty" doc:"default now"`
+	}
+}
+
+type explainOutput struct{ Body explain.Explanation }
+
+func (s *Server) explain(ctx context.Context, in *explainInput) (*explainOutput, error) {
+	if s.Explain == nil {
+		return nil, problem(http.StatusNotImplemented, "no_table", "this node does not serve visitors", "ask one that does")
+	}
+	b := &in.Body
+	e, err := s.Explain(ctx, &fingerpost.Case{URL: b.URL, Method: b.Method, Headers: b.Headers, Country: b.Country, Address: b.Address, At: b.At})
+	if err != nil {
+		return nil, err
+	}
+	return &explainOutput{*e}, nil
+}
+
+type nodesOutput struct{ Body Page[store.Node] }
+
+func (s *Server) listNodes(ctx context.Context, _ *struct{}) (*nodesOutput, error) {
+	all, err := s.Store.Nodes(ctx)
+	return &nodesOutput{Page[store.Node]{Items: append([]store.Node{}, all...)}}, err
+}
+
+func (s *Server) deleteNode(ctx context.Context, in *struct {
+	ID string `path:"id"`
+}) (*struct{}, error) {
+	return nil, s.Store.DeleteNode(ctx, in.ID)
+}
+
+// SourceResource is where content comes from, and how that goes. Its settings
+// may hold credentials, and stay where they are.
+type SourceResource struct {
+	Label   string    `json:"label"`
+	Kind    string    `json:"kind"`
+	URL     string    `json:"url,omitempty"`
+	Team    string    `json:"team,omitempty"`
+	State   string    `json:"state,omitempty"`
+	Error   string    `json:"error,omitempty"`
+	Rev     int64     `json:"rev,omitempty" doc:"of what it published last"`
+	Version string    `json:"version,omitempty" doc:"of what was read: a commit, an ETag"`
+	Paused  bool      `json:"paused,omitempty" doc:"it is not applied"`
+	Checked time.Time `json:"checked,omitzero"`
+}
+
+func showSource(v *store.Source) SourceResource {
+	return SourceResource{v.Label, v.Kind, v.URL, v.Team, v.State, v.Error, v.Rev, v.Version, v.Paused, v.Checked}
+}
+
+type sourcesOutput struct{ Body Page[SourceResource] }
+
+func (s *Server) listSources(ctx context.Context, _ *struct{}) (*sourcesOutput, error) {
+	all, err := s.Store.Sources(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &sourcesOutput{Page[SourceResource]{Items: []SourceResource{}}}
+	for i := range all {
+		out.Body.Items = append(out.Body.Items, showSource(&all[i]))
+	}
+	return out, nil
+}
+
+type sourceInput struct {
+	Label string `path:"label"`
+}
+
+type sourceOutput struct{ Body SourceResource }
+
+func (s *Server) getSource(ctx context.Context, in *sourceInput) (*sourceOutput, error) {
+	v, err := s.Store.Source(ctx, in.Label)
+	return &sourceOutput{showSource(&v)}, err
+}
+
+func (s *Server) pauseSource(ctx context.Context, in *sourceInput) (*sourceOutput, error) {
+	return s.setPaused(ctx, in.Label, true)
+}
+
+func (s *Server) resumeSource(ctx context.Context, in *sourceInput) (*sourceOutput, error) {
+	return s.setPaused(ctx, in.Label, false)
+}
+
+func (s *Server) setPaused(ctx context.Context, label string, paused bool) (*sourceOutput, error) {
+	v, err := s.Store.Source(ctx, label)
+	if err != nil {
+		return nil, err
+	}
+	p := principalOf(ctx)
+	if err := authorize(p, Publish, v.Team); err != nil {
+		return nil, err
+	}
+	v.Paused = paused
+	if err := s.Store.PutSource(ctx, p.actor(), v); err != nil {
+		return nil, err
+	}
+	return &sourceOutput{showSource(&v)}, nil
+}
+
+// AuditEntry is one line of the audit.
+type AuditEntry = store.Entry
+
+type AuditFilter struct {
+	Kind string `query:"kind" doc:"only about this kind: host, redirect, token, user, …"`
+	Key  string `query:"key" doc:"only about this one"`
+	Who  string `query:"who" doc:"only what this user or token did"`
+}
+
+type auditOutput struct{ Body Page[AuditEntry] }
+
+// listAudit gives entries, the newest first.
+func (s *Server) listAudit(ctx context.Context, in *struct {
+	PageInput
+	AuditFilter
+}) (*auditOutput, error) {
+	list := listName("audit", in.Kind, in.Key, in.Who)
+	before, err := readNumberCursor(list, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	out := &auditOutput{Page[AuditEntry]{Items: []AuditEntry{}}}
+	err = s.Store.Audit(ctx, store.AuditQuery{After: before, Kind: in.Kind, Key: in.Key, Who: in.Who, Limit: in.Limit + 1, Newest: true}, func(e *store.Entry) error {
+		if len(out.Body.Items) == in.Limit {
+			out.Body.Next = cursorOf(list, strconv.FormatInt(out.Body.Items[in.Limit-1].Seq, 10))
+			return nil
+		}
+		out.Body.Items = append(out.Body.Items, *e)
+		return nil
+	})
+	return out, err
+}
+
+// AuditEnd is the end of a chain that is whole.
+type AuditEnd struct {
+	Seq  int64  `json:"seq" doc:"how many entries there are"`
+	Hash string `json:"hash" doc:"of the last one; keep it elsewhere to know later that nothing was rewritten"`
+}
+
+func (s *Server) verifyAudit(ctx context.Context, _ *struct{}) (*struct{ Body AuditEnd }, error) {
+	seq, hash, err := s.Store.VerifyAudit(ctx)
+	if errors.Is(err, store.ErrCorrupt) {
+		return nil, problem(http.StatusConflict, "audit_broken", err.Error(), "somebody has written to the database by other means: compare it with a backup")
+	}
+	return &struct{ Body AuditEnd }{AuditEnd{seq, hash}}, err
+}
+
+type streamOutput struct {
+	ContentType string `header:"Content-Type"`
+	Body        func(huma.Context)
+}
+
+// exportAudit streams all entries, the oldest first, one on each line.
+func (s *Server) exportAudit(_ context.Context, in *struct {
+	AuditFilter
+	After int64 `query:"after" minimum:"0" doc:"only entries behind this seq"`
+}) (*streamOutput, error) {
+	return &streamOutput{ContentType: mediaNDJSON, Body: func(c huma.Context) {
+		_, w := humago.Unwrap(c)
+		enc := json.NewEncoder(w)
+		out := http.NewResponseController(w)
+		err := s.Store.Audit(c.Context(), store.AuditQuery{After: in.After, Kind: in.Kind, Key: in.Key, Who: in.Who}, func(e *store.Entry) error {
+			if e.Seq%1000 == 0 { // a client that does not read must not keep the view open
+				if err := out.SetWriteDeadline(time.Now().Add(idle)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+					return err
+				}
+			}
+			return enc.Encode(e)
+		})
+		if err != nil && c.Context().Err() == nil {
+			s.log().Warn("export the audit", "err", err)
+			panic(http.ErrAbortHandler) // so that the client sees that it is not whole
+		}
+	}}, nil
+}

@@ -1,0 +1,151 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+
+	"fingerpost"
+	"fingerpost/redirect"
+	"fingerpost/store"
+)
+
+// Proposal is what is about to be committed.
+type Proposal struct {
+	Base    int64 // the revision that it goes on top of
+	Changes iter.Seq2[store.Change, error]
+	// Source and Kinds of a proposal that replaces: what the source has of these
+	// kinds (all, if there are none) and Changes does not name is removed.
+	Replaces bool
+	Source   string
+	// Changeset is where the changes are staged; nil where they are few.
+	Changeset *store.Changeset
+	Kinds     []string
+}
+
+// attempts bounds how often a write is tried again because another control node
+// wrote in between.
+const attempts = 20
+
+// Commit checks b against the whole content and brings it into force. Writes of
+// one Server are checked and committed one after the other; where another node
+// writes in between, the check is made again.
+//
+// Errors are those of [store.DB.Commit] and of Accept.
+func (s *Server) Commit(ctx context.Context, b store.Batch) (store.Receipt, error) {
+	var receipt store.Receipt
+	err := s.serialised(ctx, func(base int64) (err error) {
+		if err := s.accept(ctx, Proposal{Base: base, Changes: each(b.Changes)}); err != nil {
+			return err
+		}
+		b.Base = base
+		if b.Key != "" {
+			// The store tells a repeated call by its content, Base included, and
+			// the first call had another base.
+			b.Base = 0
+		}
+		receipt, err = s.Store.Commit(ctx, b)
+		return err
+	})
+	return receipt, err
+}
+
+// serialised runs fn for the newest revision, one at a time in this process, and
+// again while it gives store.ErrMoved.
+func (s *Server) serialised(ctx context.Context, fn func(base int64) error) error {
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for i := 0; ; i++ {
+		head, err := s.Store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		if err := fn(head.Rev); !errors.Is(err, store.ErrMoved) || i == attempts {
+			return err
+		}
+	}
+}
+
+func (s *Server) accept(ctx context.Context, p Proposal) error {
+	if s.Accept == nil {
+		return nil
+	}
+	return s.Accept(ctx, p)
+}
+
+func each(changes []store.Change) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for _, c := range changes {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// AcceptByCompiling gives an Accept that reads all content for each proposal and
+// compiles it: for tests, tools and small stores. A node asks its replica
+// instead, which has the content compiled already.
+func AcceptByCompiling(db *store.DB) func(context.Context, Proposal) error {
+	return func(ctx context.Context, p Proposal) error {
+		type name struct{ kind, key string }
+		items := map[name]store.Item{}
+		if err := db.View(ctx, func(v *store.View) error {
+			if v.Head.Rev != p.Base {
+				return store.ErrMoved
+			}
+			for _, kind := range []string{store.KindHost, store.KindRedirect} {
+				if err := v.Scan(kind, func(it *store.Item) error {
+					items[name{it.Kind, it.Key}] = *it
+					return nil
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		named := map[name]bool{}
+		for c, err := range p.Changes {
+			if err != nil {
+				return err
+			}
+			n := name{c.Item.Kind, c.Item.Key}
+			named[n] = true
+			if delete(items, n); c.Op == store.Put {
+				items[n] = c.Item
+			}
+		}
+		for n, it := range items {
+			if p.Replaces && it.Source == p.Source && !named[n] && (len(p.Kinds) == 0 || slices.Contains(p.Kinds, n.kind)) {
+				delete(items, n)
+			}
+		}
+		var hosts []fingerpost.Host
+		var redirects []fingerpost.Redirect
+		for _, it := range items {
+			switch it.Kind {
+			case store.KindHost:
+				h, err := it.Host()
+				if err != nil {
+					return err
+				}
+				hosts = append(hosts, *h)
+			case store.KindRedirect:
+				r, err := it.Redirect()
+				if err != nil {
+					return err
+				}
+				redirects = append(redirects, *r)
+			}
+		}
+		_, err := redirect.Compile(hosts, redirects)
+		return err
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"fingerpost/store"
+
+	"github.com/spf13/cobra"
+)
+
+// storeFlags name a store that no node has to be running for.
+type storeFlags struct{ data, store string }
+
+func (f *storeFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.data, "data", "", "data `DIR` of the node, for the store in it")
+	cmd.Flags().StringVar(&f.store, "store", "", "`DSN` of another store: sqlite:DIR or postgres://…")
+}
+
+func (f *storeFlags) open(ctx context.Context) (*store.DB, error) {
+	dsn := f.store
+	switch {
+	case dsn == "" && f.data == "":
+		return nil, usage(errors.New("which store? --data DIR or --store DSN"))
+	case dsn == "":
+		dsn = "sqlite:" + f.data
+	}
+	return store.Open(ctx, dsn, store.Options{})
+}
+
+func backupCommand() *cobra.Command {
+	var flags storeFlags
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write all that a store holds to one file",
+		Long: `Write all that a store holds to one file, as it is at one instant, while nodes go on
+using it. The file can be restored into SQLite and into PostgreSQL, whichever it
+came from. It holds what people may not see, such as hashes of passwords: keep it
+as safe as the store.`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			db, err := flags.open(ctx)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			var head store.Head
+			if err := writeWhole(args[0], func(w io.Writer) (err error) {
+				head, err = db.Backup(ctx, w)
+				return err
+			}); err != nil {
+				return fmt.Errorf("backup: %w", err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: revision %d\n", args[0], head.Rev)
+			return err
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+func restoreCommand() *cobra.Command {
+	var flags storeFlags
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Fill an empty store from a backup",
+		Long: `Fill an empty store from a backup. Nodes that followed the store before fetch its
+content anew.`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			db, err := flags.open(ctx)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			head, err := db.ReadBackup(ctx, f)
+			if err != nil {
+				return fmt.Errorf("restore %s: %w", args[0], err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored revision %d\n", head.Rev)
+			return err
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+// writeWhole writes a file that only its owner may read, whole or not at all.
+func writeWhole(name string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	err = write(tmp)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}

@@ -1,0 +1,287 @@
+package replica
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"fingerpost"
+)
+
+// changes are the items that differ from what is below: in memory, by name.
+// Entries are never changed, only replaced.
+type changes struct {
+	entries   map[string]entry
+	redirects map[fingerpost.HostPattern]map[string]struct{} // keys by form, of all that ever were in entries
+	claims    map[fingerpost.HostPattern]map[string]struct{} // hosts by each form that they named, at any time, besides their own
+}
+
+type entry struct {
+	item *Item // nil: deleted
+	rev  int64
+}
+
+func newChanges() *changes {
+	return &changes{entries: map[string]entry{}, redirects: map[fingerpost.HostPattern]map[string]struct{}{}, claims: map[fingerpost.HostPattern]map[string]struct{}{}}
+}
+
+func insert(m map[fingerpost.HostPattern]map[string]struct{}, form fingerpost.HostPattern, key string) {
+	set := m[form]
+	if set == nil {
+		set = map[string]struct{}{}
+		m[form] = set
+	}
+	set[key] = struct{}{}
+}
+
+// content is all items: levels of changes, the newest first, over a snapshot.
+type content struct {
+	levels []*changes
+	base   *file
+}
+
+// get finds one item; rev is that of its last change if that is known, also
+// where it was a deletion.
+func (c *content) get(kind, key string) (it *Item, rev int64, err error) {
+	n := name(kind, key)
+	for _, l := range c.levels {
+		if e, ok := l.entries[n]; ok {
+			return e.item, e.rev, nil
+		}
+	}
+	if it, err = c.base.get(kind, key); it != nil {
+		rev = it.Rev
+	}
+	return it, rev, err
+}
+
+// set changes an item in the newest level, and gives a function that undoes it.
+func (c *content) set(kind, key string, e entry) (undo func()) {
+	l, n := c.levels[0], name(kind, key)
+	old, had := l.entries[n]
+	l.entries[n] = e
+	switch kind {
+	case KindRedirect:
+		insert(l.redirects, form(key), key)
+	case KindHost:
+		if e.item == nil {
+			break
+		}
+		if h, err := e.item.host(); err == nil {
+			for _, form := range namesOf(h)[1:] {
+				insert(l.claims, form, key)
+			}
+		}
+	}
+	return func() {
+		if had {
+			l.entries[n] = old
+		} else {
+			delete(l.entries, n)
+		}
+	}
+}
+
+// redirectsOf calls fn with the redirects of a form, in no order.
+func (c *content) redirectsOf(form fingerpost.HostPattern, fn func(*Item)) error {
+	seen := map[string]struct{}{}
+	for _, l := range c.levels {
+		for key := range l.redirects[form] {
+			e, ok := l.entries[name(KindRedirect, key)]
+			if _, newer := seen[key]; newer || !ok {
+				continue
+			}
+			seen[key] = struct{}{}
+			if e.item != nil {
+				fn(e.item)
+			}
+		}
+	}
+	return c.base.prefix(KindRedirect, string(form)+"/", func(it *Item) {
+		if _, newer := seen[it.Key]; !newer {
+			fn(it)
+		}
+	})
+}
+
+// hostsNaming gives the keys of all hosts that may name a form: more than do.
+func (c *content) hostsNaming(form fingerpost.HostPattern) ([]string, error) {
+	hosts, err := c.base.claims(form)
+	hosts = append(hosts, string(form))
+	for _, l := range c.levels {
+		hosts = slices.AppendSeq(hosts, maps.Keys(l.claims[form]))
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts), err
+}
+
+// items gives all items in order. Nothing must change the levels meanwhile.
+func (c *content) items() iter.Seq2[*Item, error] {
+	all := func(string) bool { return true }
+	return merge(c.newest(all), "", c.base, all)
+}
+
+// newest gives what the levels hold under the names that want holds for, nil for
+// what is deleted.
+func (c *content) newest(want func(name string) bool) map[string]*Item {
+	newest := map[string]*Item{}
+	for _, l := range c.levels {
+		for n, e := range l.entries {
+			if _, ok := newest[n]; !ok && want(n) {
+				newest[n] = e.item
+			}
+		}
+	}
+	return newest
+}
+
+// merge gives the items of changes over those of base, from a name on for as
+// long as want holds. A nil change is a deletion.
+func merge(changes map[string]*Item, from string, base *file, want func(name string) bool) iter.Seq2[*Item, error] {
+	return func(yield func(*Item, error) bool) {
+		names := slices.Sorted(maps.Keys(changes))
+		done := false
+		emit := func(upTo string, all bool) {
+			for len(names) > 0 && !done && (all || names[0] < upTo) {
+				if it := changes[names[0]]; it != nil {
+					done = !yield(it, nil)
+				}
+				names = names[1:]
+			}
+		}
+		err := base.scan(from, func(it *Item) bool {
+			n := it.name()
+			if it.Kind == kindNames || !want(n) {
+				return false
+			}
+			emit(n, false)
+			if len(names) > 0 && names[0] == n {
+				return !done // the change comes in its turn
+			}
+			if !done {
+				done = !yield(it, nil)
+			}
+			return !done
+		})
+		switch {
+		case done:
+		case err != nil:
+			yield(nil, err)
+		default:
+			emit("", true)
+		}
+	}
+}
+
+// found is what belongs together: host forms, with all hosts and redirects that
+// the table's answers for these forms depend on.
+type found struct {
+	forms     map[fingerpost.HostPattern]struct{}
+	hosts     map[string]*fingerpost.Host // by key
+	redirects []fingerpost.Redirect
+	wrong     []error
+}
+
+func newFound() *found {
+	return &found{forms: map[fingerpost.HostPattern]struct{}{}, hosts: map[string]*fingerpost.Host{}}
+}
+
+// piece is what stands under one form: the hosts that name it, by their keys, and
+// its redirects in the order of theirs.
+type piece struct {
+	hosts     map[string]*fingerpost.Host
+	redirects []fingerpost.Redirect
+	wrong     []error
+}
+
+// piece reads what stands under a form. It changes only when the form is one of
+// those that state.change gives.
+func (c *content) piece(form fingerpost.HostPattern) (*piece, error) {
+	p := &piece{}
+	keys, err := c.hostsNaming(form)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		it, _, err := c.get(KindHost, key)
+		if err != nil {
+			return nil, err
+		}
+		if it == nil {
+			continue
+		}
+		h, err := it.host()
+		if err != nil {
+			p.wrong = append(p.wrong, err)
+		} else if slices.Contains(namesOf(h), form) {
+			if p.hosts == nil {
+				p.hosts = map[string]*fingerpost.Host{}
+			}
+			p.hosts[key] = h
+		}
+	}
+	err = c.redirectsOf(form, func(it *Item) {
+		if r, err := it.redirect(); err != nil {
+			p.wrong = append(p.wrong, err)
+		} else {
+			p.redirects = append(p.redirects, r)
+		}
+	})
+	byID := func(a, b fingerpost.Redirect) int { return strings.Compare(a.ID, b.ID) }
+	if !slices.IsSortedFunc(p.redirects, byID) {
+		slices.SortFunc(p.redirects, byID)
+	}
+	return p, err
+}
+
+// find adds forms, and all that they hang together with: a form that is named by
+// a host (also, redirectFrom) comes with that host, and a host with all the forms
+// that it names. In a table layer each of them is whole then. known, which may be
+// nil, has pieces that were read before, and gets those that are read now.
+func (c *content) find(f *found, forms iter.Seq[fingerpost.HostPattern], known map[fingerpost.HostPattern]*piece) (err error) {
+	var todo []fingerpost.HostPattern
+	add := func(form fingerpost.HostPattern) {
+		if _, ok := f.forms[form]; !ok {
+			f.forms[form] = struct{}{}
+			todo = append(todo, form)
+		}
+	}
+	for form := range forms {
+		add(form)
+	}
+	for len(todo) > 0 {
+		form := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		p := known[form]
+		if p == nil {
+			if p, err = c.piece(form); err != nil {
+				return err
+			}
+			if known != nil {
+				known[form] = p
+			}
+		}
+		f.wrong = append(f.wrong, p.wrong...)
+		f.redirects = append(f.redirects, p.redirects...)
+		for key, h := range p.hosts {
+			if f.hosts[key] == nil {
+				f.hosts[key] = h
+				for _, name := range namesOf(h) {
+					add(name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// input is what redirect.Layer takes. The order of the hosts, and that of the
+// redirects of each form, depend on nothing but the content: of two that contradict
+// each other the same one stays everywhere.
+func (f *found) input() (hosts []fingerpost.Host, redirects []fingerpost.Redirect, gone []fingerpost.HostPattern) {
+	for _, key := range slices.Sorted(maps.Keys(f.hosts)) {
+		hosts = append(hosts, *f.hosts[key])
+	}
+	return hosts, f.redirects, slices.Sorted(maps.Keys(f.forms))
+}

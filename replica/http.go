@@ -1,0 +1,241 @@
+package replica
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The feed over HTTP. Who may ask is for the server that mounts the handlers.
+//
+//	GET  /v1/snapshot?epoch=&cursor=  a snapshot, not before that cursor if its epoch is that
+//	GET  /v1/feed?epoch=&cursor=      a stream of frames, without end; 410: fetch a snapshot
+//	POST /v1/feed                     JSON of a Cursor: how far the follower is
+const (
+	feedType     = "application/vnd.fingerpost.feed"
+	snapshotType = "application/vnd.fingerpost.snapshot"
+	writeTime    = 30 * time.Second // for each write: a follower that takes nothing is cut off
+)
+
+// FeedHandler serves a feed, and takes acknowledgements for it. acknowledged,
+// which may be nil, is called with each request that has one.
+func FeedHandler(feed Feed, acknowledged func(r *http.Request, at Cursor)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPost:
+			var at Cursor
+			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&at); err != nil {
+				problem(w, http.StatusBadRequest, "the body is no cursor: "+err.Error())
+				return
+			}
+			if acknowledged != nil {
+				acknowledged(r, at)
+			}
+			w.WriteHeader(http.StatusNoContent)
+		case http.MethodGet:
+			after, err := cursorOf(r.URL.Query())
+			if err != nil {
+				problem(w, http.StatusBadRequest, err.Error())
+				return
+			}
+			s := sender{w: w, rc: http.NewResponseController(w)}
+			s.buf = bufio.NewWriterSize(&s, 64<<10)
+			err = feed.Follow(r.Context(), after, s.frame, s.buf.Flush)
+			s.fail(err)
+		default:
+			w.Header().Set("Allow", "GET, POST")
+			problem(w, http.StatusMethodNotAllowed, "GET for the feed, POST to acknowledge")
+		}
+	})
+}
+
+// SnapshotHandler serves snapshots, as [Snapshots.Get] and [Replica.Snapshot] give
+// them.
+func SnapshotHandler(get func(ctx context.Context, atLeast Cursor) (*Snapshot, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			w.Header().Set("Allow", "GET")
+			problem(w, http.StatusMethodNotAllowed, "GET a snapshot")
+			return
+		}
+		atLeast, err := cursorOf(r.URL.Query())
+		if err != nil {
+			problem(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		snapshot, err := get(r.Context(), atLeast)
+		s := sender{w: w, rc: http.NewResponseController(w)}
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		defer snapshot.Close()
+		w.Header().Set("Content-Type", snapshotType)
+		s.began = true
+		if _, err := snapshot.WriteTo(&s); err != nil {
+			s.fail(err)
+		}
+	})
+}
+
+// sender writes an answer that may take for ever, with a deadline for each write.
+type sender struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	buf   *bufio.Writer // of a feed
+	began bool
+	frm   []byte
+}
+
+func (s *sender) Write(p []byte) (n int, err error) {
+	s.rc.SetWriteDeadline(time.Now().Add(writeTime)) // a writer that cannot has none
+	if n, err = s.w.Write(p); err == nil && s.buf != nil {
+		err = s.rc.Flush()
+	}
+	return n, err
+}
+
+func (s *sender) frame(f Frame) (err error) {
+	if !s.began {
+		s.w.Header().Set("Content-Type", feedType)
+		s.w.Header().Set("Cache-Control", "no-store")
+		s.began = true
+	}
+	if f.Revision == nil {
+		s.frm = appendJSONFrame(s.frm[:0], frameHead, f.Head)
+	} else if s.frm, err = appendRevisionFrame(s.frm[:0], f.Revision); err != nil {
+		return err
+	}
+	if _, err := s.buf.Write(s.frm); err != nil {
+		return err
+	}
+	if f.Revision == nil {
+		return s.buf.Flush()
+	}
+	return nil
+}
+
+// fail ends the answer: with a problem, or by cutting the connection when it has
+// begun, so that the follower never takes what came for the whole.
+func (s *sender) fail(err error) {
+	switch {
+	case s.began:
+		panic(http.ErrAbortHandler)
+	case errors.Is(err, ErrTooOld):
+		problem(s.w, http.StatusGone, err.Error())
+	default:
+		s.w.Header().Set("Retry-After", "1")
+		problem(s.w, http.StatusServiceUnavailable, err.Error())
+	}
+}
+
+// problem answers with a document as of RFC 9457.
+func problem(w http.ResponseWriter, status int, detail string) {
+	b, _ := json.Marshal(map[string]any{"status": status, "title": http.StatusText(status), "detail": detail})
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	w.Write(append(b, '\n'))
+}
+
+func cursorOf(q url.Values) (c Cursor, err error) {
+	c.Epoch = q.Get("epoch")
+	if s := q.Get("cursor"); s != "" {
+		if c.Rev, err = strconv.ParseInt(s, 10, 64); err != nil || c.Rev < 0 {
+			return c, fmt.Errorf("cursor %q is no revision", s)
+		}
+	}
+	return c, nil
+}
+
+// Client follows a control node, or another edge that relays.
+type Client struct {
+	URL   string       // of its admin listener, with or without a final slash
+	Token string       // a node token
+	HTTP  *http.Client // default http.DefaultClient; it must not have a Timeout
+}
+
+// Snapshot implements Upstream.
+func (c *Client) Snapshot(ctx context.Context, atLeast Cursor) (io.ReadCloser, error) {
+	return c.get(ctx, "/v1/snapshot", atLeast)
+}
+
+// Revisions implements Upstream.
+func (c *Client) Revisions(ctx context.Context, after Cursor, fn func(Frame) error) error {
+	body, err := c.get(ctx, "/v1/feed", after)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return readFeed(body, fn)
+}
+
+// Acknowledge implements Upstream.
+func (c *Client) Acknowledge(ctx context.Context, at Cursor) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	b, err := json.Marshal(at)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url("/v1/feed"), bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	body, err := c.do(req)
+	if err == nil {
+		body.Close()
+	}
+	return err
+}
+
+func (c *Client) url(path string) string { return strings.TrimSuffix(c.URL, "/") + path }
+
+func (c *Client) get(ctx context.Context, path string, at Cursor) (io.ReadCloser, error) {
+	q := url.Values{}
+	if at != (Cursor{}) {
+		q.Set("epoch", at.Epoch)
+		q.Set("cursor", strconv.FormatInt(at.Rev, 10))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(path)+"?"+q.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.do(req)
+}
+
+func (c *Client) do(req *http.Request) (io.ReadCloser, error) {
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	h := c.HTTP
+	if h == nil {
+		h = http.DefaultClient
+	}
+	res, err := h.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode/100 == 2 {
+		return res.Body, nil
+	}
+	defer res.Body.Close()
+	b, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	var p struct{ Title, Detail string }
+	json.Unmarshal(b, &p)
+	err = fmt.Errorf("%s %s: %s", req.Method, req.URL.Path, strings.Join(strings.Fields(res.Status+" "+p.Detail), " "))
+	if res.StatusCode == http.StatusGone {
+		err = fmt.Errorf("%w: %w", ErrTooOld, err)
+	}
+	return nil, err
+}

@@ -1,0 +1,473 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// MaxChanges is how many changes one Batch may have, and how many of several
+// batches share a transaction.
+const MaxChanges = 1000
+
+// Op is what a change does.
+type Op string
+
+const (
+	Put    Op = "put"
+	Delete Op = "delete"
+	// Reload stands alone in its revision: more changed than the feed tells one by
+	// one. Followers fetch a snapshot.
+	Reload Op = "snapshot"
+)
+
+// Absent as a precondition: there must be no such item.
+const Absent int64 = -1
+
+// Change puts or deletes one item.
+type Change struct {
+	Op   Op    `json:"op"`
+	Item Item  `json:"item"`         // of a Delete only Kind, Key and Source count. A zero Since is now, for a new item
+	If   int64 `json:"if,omitempty"` // the revision that the item must have, or Absent; 0 for any
+	// Take allows the change of an item that another source owns. A Delete
+	// without a Source takes too.
+	Take bool `json:"take,omitempty"`
+}
+
+// Actor is who does a thing, for the audit.
+type Actor struct {
+	Who   string `json:"who"`             // a user, or a source's label
+	Token string `json:"token,omitempty"` // the id of the token it came with
+}
+
+// Batch is changes that come into force together or not at all, as one revision.
+type Batch struct {
+	// Key resolves a repeated call: within 24 hours the same Key with the same
+	// content gives the first receipt and changes nothing. It is the caller's to make it
+	// unique, for example by putting the user's name before what a client sent. Empty: the
+	// call is one of a kind, and only its own retries are resolved.
+	Key     string   `json:"-"`
+	Changes []Change `json:"changes"`        // at most MaxChanges, each of another item
+	Base    int64    `json:"base,omitempty"` // if not 0: fail with ErrMoved unless it is the newest revision
+	Actor   Actor    `json:"actor"`
+	Note    string   `json:"note,omitempty"` // why, for people
+}
+
+// Receipt is what a write has come to.
+type Receipt struct {
+	Epoch    string    `json:"epoch"`
+	Rev      int64     `json:"rev"` // the new revision, or the newest one if nothing changed
+	At       time.Time `json:"at"`
+	Added    int64     `json:"added"`
+	Changed  int64     `json:"changed"`
+	Removed  int64     `json:"removed"`
+	Repeated bool      `json:"-"` // an earlier call with the same key did it
+}
+
+// Changes is how many items are different now.
+func (r *Receipt) Changes() int64 { return r.Added + r.Changed + r.Removed }
+
+// Commit brings b into force. On nil the revision is on disk, with its changes,
+// its history and its audit, and every later read sees it. What is equal to what
+// is there is left out; if all is, there is no new revision.
+//
+// Each batch has a revision of its own, even where several share a transaction.
+// Batches of one handle come into force in the order of the calls.
+//
+// Errors: a [Conflict] if a precondition does not hold, or the item is another
+// source's; [ErrNotFound] for the delete of what is not there; [ErrMoved];
+// [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
+// [ErrUnavailable]: nothing has changed, the database cannot be reached.
+// [ErrUnknown]: the database was lost at the commit and did not come back, or ctx
+// ended meanwhile; repeat with the same Key.
+func (db *DB) Commit(ctx context.Context, b Batch) (Receipt, error) {
+	p := &pending{ctx: ctx, Batch: b, done: make(chan struct{})}
+	if err := p.prepare(); err != nil {
+		return Receipt{}, err
+	}
+	if err := db.queue.add(p); err != nil {
+		return Receipt{}, err
+	}
+	select {
+	case <-p.done:
+		return p.receipt, p.err
+	case <-ctx.Done():
+		if db.queue.withdraw(p) {
+			return Receipt{}, ctx.Err()
+		}
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// pending is a batch on its way. The committer alone touches it once it has left
+// the queue, until done is closed.
+type pending struct {
+	Batch
+	ctx     context.Context
+	ownKey  bool   // the key was made for this call
+	hash    string // of the content, to tell another use of the key
+	receipt Receipt
+	err     error
+	done    chan struct{}
+}
+
+type itemName struct{ kind, key string }
+
+func (p *pending) prepare() error {
+	if len(p.Changes) > MaxChanges {
+		return ErrTooLarge
+	}
+	if len(p.Key) > MaxKey || !isText(p.Key) {
+		return invalid("the idempotency key is over %d bytes or no text", MaxKey)
+	}
+	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) {
+		return invalid("note or actor is no text")
+	}
+	seen := make(map[itemName]bool, len(p.Changes))
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Op != Put && c.Op != Delete {
+			return invalid("the change of %s %s has the op %q", c.Item.Kind, c.Item.Key, c.Op)
+		}
+		if err := c.Item.check(c.Op == Put); err != nil {
+			return err
+		}
+		name := itemName{c.Item.Kind, c.Item.Key}
+		if seen[name] {
+			return invalid("%s %s is changed twice in one batch", name.kind, name.key)
+		}
+		seen[name] = true
+	}
+	if p.ownKey = p.Key == ""; p.ownKey {
+		p.Key = newKey()
+		return nil
+	}
+	content, err := json.Marshal(&p.Batch)
+	if err != nil {
+		return err
+	}
+	p.hash = hashOf(content)
+	return nil
+}
+
+func hashOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
+// newKey names one call. It cannot meet a caller's key by accident.
+func newKey() string { return "call:" + newEpoch() }
+
+// queue holds the batches that wait for the committer, in the order they came.
+type queue struct {
+	mu      sync.Mutex // guards waiting and closed
+	waiting []*pending
+	closed  bool
+	more    chan struct{} // there may be something waiting, or the end has come; holds one
+	drained chan struct{} // closed by the committer at its end
+}
+
+func (q *queue) add(p *pending) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrClosed
+	}
+	q.waiting = append(q.waiting, p)
+	q.poke()
+	return nil
+}
+
+func (q *queue) poke() {
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+// withdraw takes p out if it still waits.
+func (q *queue) withdraw(p *pending) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.waiting, p)
+	if i >= 0 {
+		q.waiting = slices.Delete(q.waiting, i, i+1)
+	}
+	return i >= 0
+}
+
+// take gives what goes into the next transaction, and whether there is an end.
+func (q *queue) take() (group []*pending, end bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, changes := 0, 0
+	for n < len(q.waiting) && changes+len(q.waiting[n].Changes) <= MaxChanges {
+		changes += len(q.waiting[n].Changes)
+		n++
+	}
+	group = slices.Clone(q.waiting[:n])
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	return group, q.closed && n == 0
+}
+
+// close reports whether it was open.
+func (q *queue) close() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.closed = true
+	q.poke()
+	return true
+}
+
+// committer commits what waits, at once when idle; what comes meanwhile shares
+// the next transaction.
+func (db *DB) committer() {
+	defer close(db.queue.drained)
+	for range db.queue.more {
+		for {
+			group, end := db.queue.take()
+			if end {
+				return
+			}
+			if len(group) == 0 {
+				break
+			}
+			db.commitGroup(group)
+			for _, p := range group {
+				close(p.done)
+			}
+		}
+	}
+}
+
+// commitGroup sets receipt or err of each batch.
+func (db *DB) commitGroup(group []*pending) {
+	err := db.retry(db.ctx, func(attempt int) error {
+		return db.engine.write(db.ctx, func(t tx) error { return db.apply(t, group, attempt) })
+	})
+	switch {
+	case err == nil || errors.Is(err, errNothing):
+		db.announce()
+	case len(group) == 1 || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown):
+		for _, p := range group {
+			p.receipt, p.err = Receipt{}, err
+		}
+	default: // one that the database does not take must not fail the others
+		for i := range group {
+			db.commitGroup(group[i : i+1])
+		}
+	}
+}
+
+// errNothing ends a transaction that has nothing to write.
+var errNothing = errors.New("nothing to write")
+
+// applying is one transaction of the committer.
+type applying struct {
+	db      *DB
+	now     time.Time
+	head    Head
+	rev     int64 // the newest, counting those of this transaction
+	chain   chain
+	items   map[itemName]*Item  // as they are now, counting this transaction; nil: absent
+	earlier map[string]*receipt // by key
+	write   []*statement
+}
+
+// apply is one try at a group. It is a function of the database alone, so that
+// it may run again.
+func (db *DB) apply(t tx, group []*pending, attempt int) error {
+	a := &applying{db: db, now: db.now().UTC().Truncate(time.Microsecond), items: map[itemName]*Item{}, earlier: map[string]*receipt{}}
+	if err := lockFeed(db.ctx, t, &a.head, +1); err != nil { // first of all: the order of revisions rests on it
+		return err
+	}
+	a.rev = a.head.Rev - 1
+	if err := a.read(t, group, attempt); err != nil {
+		return err
+	}
+	written := a.rev + 1
+	for _, p := range group {
+		p.receipt, p.err = a.batch(p)
+	}
+	if len(a.write) == 0 {
+		return errNothing
+	}
+	if a.rev != written {
+		a.write = append(a.write, do(`UPDATE feed SET rev = $1 WHERE shard = 0`, a.rev))
+	}
+	a.write = append(a.write, a.chain.save())
+	return t.run(db.ctx, a.write...)
+}
+
+// lockFeed takes the counter's row until the transaction ends, and adds to it.
+func lockFeed(ctx context.Context, t tx, h *Head, add int64) error {
+	var found bool
+	err := t.run(ctx, one(&found, h.dest(), `UPDATE feed SET rev = rev + $1 WHERE shard = 0 RETURNING `+headColumns, add))
+	if err == nil && !found {
+		err = errors.New("table feed has lost its row")
+	}
+	return err
+}
+
+// read gets all that the batches are to be compared with.
+func (a *applying) read(t tx, group []*pending, attempt int) error {
+	var list []*statement
+	if !a.chain.found {
+		list = append(list, a.chain.load())
+	}
+	for _, p := range group {
+		if (!p.ownKey || attempt > 0) && a.earlier[p.Key] == nil {
+			r := new(receipt)
+			a.earlier[p.Key] = r
+			list = append(list, r.load(p.Key))
+		}
+		for i := range p.Changes {
+			name := itemName{p.Changes[i].Item.Kind, p.Changes[i].Item.Key}
+			if _, ok := a.items[name]; ok {
+				continue
+			}
+			a.items[name] = nil
+			list = append(list, &statement{sql: selectItem, args: []any{name.kind, name.key}, row: func(r rows) error {
+				it := new(Item)
+				a.items[name] = it
+				return scanItem(r, it)
+			}})
+		}
+	}
+	return t.run(a.db.ctx, list...)
+}
+
+const selectItem = `SELECT ` + itemColumns + ` FROM items WHERE kind = $1 AND key = $2`
+
+// batch decides about p, and adds what it writes.
+func (a *applying) batch(p *pending) (Receipt, error) {
+	if r := a.earlier[p.Key]; r != nil && (r.known(a.now) || r.found && p.ownKey) {
+		return r.receipt(p.hash)
+	}
+	if p.Base != 0 && p.Base != a.rev {
+		return Receipt{}, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev, p.Base)
+	}
+	var doing []*Change
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		now := a.items[itemName{c.Item.Kind, c.Item.Key}]
+		if err := c.allowed(now); err != nil {
+			return Receipt{}, err
+		}
+		if c.Op == Delete || now == nil || !now.sameAs(&c.Item) {
+			doing = append(doing, c)
+		}
+	}
+	r := Receipt{Epoch: a.head.Epoch, Rev: a.rev, At: a.now}
+	if len(doing) > 0 {
+		a.rev++
+		r.Rev = a.rev
+		for seq, c := range doing {
+			a.change(p, c, int64(seq), &r)
+		}
+		a.write = append(a.write, insertRevision(&r, p.Actor, p.Note))
+	}
+	if len(doing) > 0 || !p.ownKey {
+		saved := saveReceipt(p.Key, p.hash, r, a.now)
+		a.write = append(a.write, saved.statement)
+		a.earlier[p.Key] = &saved.receipt // the same key may come again in this group
+	}
+	return r, nil
+}
+
+// allowed reports why c may not be done to now.
+func (c *Change) allowed(now *Item) error {
+	conflict := func(format string, args ...any) error {
+		return &Conflict{Kind: c.Item.Kind, Key: c.Item.Key, Want: c.If, Now: now, Reason: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case now == nil && c.If > 0:
+		return conflict("it is gone; revision %d was expected", c.If)
+	case now == nil && c.Op == Delete:
+		return fmt.Errorf("%s %s: %w", c.Item.Kind, c.Item.Key, ErrNotFound)
+	case now == nil:
+		return nil
+	case c.If == Absent:
+		return conflict("it exists, since revision %d", now.Rev)
+	case c.If > 0 && c.If != now.Rev:
+		return conflict("it was changed in revision %d; revision %d was expected", now.Rev, c.If)
+	case !c.Take && c.Item.Source != now.Source && !(c.Op == Delete && c.Item.Source == ""):
+		return conflict("it belongs to the source %s", now.Source)
+	}
+	return nil
+}
+
+// change adds what c writes, as the change seq of revision a.rev.
+func (a *applying) change(p *pending, c *Change, seq int64, r *Receipt) {
+	name := itemName{c.Item.Kind, c.Item.Key}
+	before := a.items[name]
+	if before != nil {
+		a.write = append(a.write, do(`INSERT INTO history (kind, key, rev, until, since, source, team, value) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+			name.kind, name.key, before.Rev, a.rev, micros(before.Since), before.Source, before.Team, string(before.Value)))
+	}
+	after := Item{Kind: name.kind, Key: name.key, Rev: a.rev}
+	switch {
+	case c.Op == Delete:
+		after.Since, after.Source, after.Team = before.Since, before.Source, before.Team
+		a.items[name] = nil
+		r.Removed++
+		a.write = append(a.write, do(`DELETE FROM items WHERE kind = $1 AND key = $2`, name.kind, name.key))
+	default:
+		after.Value, after.Source, after.Team, after.Since = c.Item.Value, c.Item.Source, c.Item.Team, a.now
+		switch {
+		case before != nil:
+			after.Since = before.Since
+			r.Changed++
+		default:
+			if !c.Item.Since.IsZero() {
+				after.Since = c.Item.Since
+			}
+			r.Added++
+		}
+		a.items[name] = &after
+		a.write = append(a.write, do(upsertItem, after.Kind, after.Key, after.Rev, micros(after.Since), after.Source, after.Team, string(after.Value)))
+	}
+	a.write = append(a.write,
+		do(`INSERT INTO changes (shard, rev, seq, kind, op, key, since, source, team, value, at) VALUES (0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			a.rev, seq, after.Kind, string(c.Op), after.Key, micros(after.Since), after.Source, after.Team, string(after.Value), micros(a.now)),
+		a.chain.add(Entry{At: a.now, Rev: a.rev, Actor: p.Actor, Action: string(c.Op), Kind: after.Kind, Key: after.Key, Before: itemJSON(before), After: itemJSON(a.items[name])}))
+}
+
+// itemJSON is what the audit says of an item.
+func itemJSON(it *Item) string {
+	if it == nil {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(`{"rev":` + strconv.FormatInt(it.Rev, 10))
+	for _, field := range []struct{ name, text string }{{"source", it.Source}, {"team", it.Team}} {
+		if field.text != "" {
+			text, _ := json.Marshal(field.text) // a string always has a form in JSON
+			b.WriteString(`,"` + field.name + `":`)
+			b.Write(text)
+		}
+	}
+	b.WriteString(`,"value":`)
+	b.Write(it.Value)
+	b.WriteString("}")
+	return b.String()
+}
+
+const upsertItem = `INSERT INTO items (` + itemColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7)
+	ON CONFLICT (kind, key) DO UPDATE SET rev = excluded.rev, since = excluded.since, source = excluded.source, team = excluded.team, value = excluded.value`
+
+func insertRevision(r *Receipt, actor Actor, note string) *statement {
+	return do(`INSERT INTO revisions (rev, at, who, token, note, added, changed, removed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		r.Rev, micros(r.At), actor.Who, actor.Token, note, r.Added, r.Changed, r.Removed)
+}

@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// PublishOptions are the conditions of a publication.
+type PublishOptions struct {
+	Key  string // as of a Batch
+	Base int64  // as of a Batch
+	// MaxRemoved, if not 0, is how many items may be removed; -1 for none. More
+	// is ErrTooLarge.
+	MaxRemoved int64
+}
+
+// Publish brings a changeset into force: one revision, all or nothing, whatever
+// its size. On nil it is on disk. Up to MaxChanges differences are told by the
+// feed one by one; more are one change with the op Reload, after which followers
+// fetch a snapshot. It changes only what differs.
+//
+// While a large changeset is published, other writes wait; readers do not.
+//
+// Errors: [Conflicts] if it would change items of other sources without Take;
+// [ErrMoved]; [ErrTooLarge] by MaxRemoved; an [ErrConflict] if it is published or
+// cancelled already (under the same Key: the first receipt); [ErrNotFound].
+func (c *Changeset) Publish(ctx context.Context, o PublishOptions) (Receipt, error) {
+	db := c.db
+	if len(o.Key) > MaxKey || !isText(o.Key) {
+		return Receipt{}, invalid("the idempotency key is over %d bytes or no text", MaxKey)
+	}
+	if err := db.retry(ctx, func(int) error { return db.engine.beforeCompare(ctx, c.Count) }); err != nil {
+		return Receipt{}, err
+	}
+	r, repeated, err := once(ctx, db, o.Key, hashOf([]byte("publish "+c.ID)), func(t tx) (Receipt, error) { return c.publish(ctx, t, o) })
+	if err != nil {
+		return Receipt{}, err
+	}
+	r.Repeated = repeated && o.Key != ""
+	db.announce()
+	db.background(&db.cleaning, func() {
+		if err := db.dropStaged(db.ctx, c.ID); err != nil && db.ctx.Err() == nil {
+			db.log.Warn("drop what was staged for a published changeset; the next Tidy does", "changeset", c.ID, "error", err)
+		}
+		if r.Changes() > MaxChanges {
+			if err := db.engine.settle(db.ctx); err != nil && db.ctx.Err() == nil {
+				db.log.Debug("settle after a large publication", "error", err)
+			}
+		}
+	})
+	return r, nil
+}
+
+func (c *Changeset) publish(ctx context.Context, t tx, o PublishOptions) (Receipt, error) {
+	db := c.db
+	a := &applying{db: db, now: db.now().UTC().Truncate(time.Microsecond), items: map[itemName]*Item{}}
+	if err := lockFeed(ctx, t, &a.head, +1); err != nil {
+		return Receipt{}, err
+	}
+	a.rev = a.head.Rev
+	r := Receipt{Epoch: a.head.Epoch, Rev: a.rev, At: a.now}
+	if o.Base != 0 && o.Base != a.rev-1 {
+		return r, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev-1, o.Base)
+	}
+	ended := do(`UPDATE changesets SET state = 'published', seen = $2 WHERE id = $1 AND state = 'open'`, c.ID, micros(a.now))
+	if err := t.run(ctx, ended, a.chain.load()); err != nil {
+		return r, err
+	}
+	if ended.affected == 0 {
+		return r, c.notOpen(ctx, t, 0)
+	}
+	s, kinds, err := c.compare(ctx, t)
+	if err != nil {
+		return r, err
+	}
+	switch limit := max(o.MaxRemoved, 0); {
+	case o.MaxRemoved != 0 && s.Removed > limit:
+		return r, fmt.Errorf("%w: %d items would be removed, and %d may be", ErrTooLarge, s.Removed, limit)
+	case s.Foreign > 0 && !c.Take:
+		return r, c.foreign(ctx, t)
+	case s.Changes() == 0:
+		r.Rev--
+		return r, t.run(ctx, do(`UPDATE feed SET rev = rev - 1 WHERE shard = 0`))
+	case s.Changes() <= MaxChanges:
+		err = c.publishSmall(ctx, t, a, kinds, &r)
+	default:
+		err = c.publishLarge(ctx, t, a, s, kinds, &r)
+	}
+	if err != nil {
+		return r, err
+	}
+	a.write = append(a.write, insertRevision(&r, c.Actor, c.Note), a.chain.save())
+	return r, t.run(ctx, a.write...)
+}
+
+// foreign names some of the items that belong to other sources.
+func (c *Changeset) foreign(ctx context.Context, t tx) error {
+	var all Conflicts
+	err := each(ctx, t, func(r rows) error {
+		var it Item
+		if err := scanItem(r, &it); err != nil {
+			return err
+		}
+		all = append(all, &Conflict{Kind: it.Kind, Key: it.Key, Now: &it, Reason: "it belongs to the source " + it.Source})
+		return nil
+	}, `SELECT i.kind, i.key, i.rev, i.since, i.source, i.team, i.value `+joinStaged+` AND i.source <> s.source ORDER BY s.changeset, s.kind, s.key LIMIT 100`, c.ID)
+	if err != nil {
+		return err
+	}
+	return all
+}
+
+// publishSmall writes what a Batch of the differences would.
+func (c *Changeset) publishSmall(ctx context.Context, t tx, a *applying, kinds []string, r *Receipt) error {
+	p := &pending{Batch: Batch{Actor: c.Actor, Note: c.Note}, ownKey: true}
+	err := each(ctx, t, func(r rows) error {
+		var change Change
+		var op string
+		var since int64
+		it := &change.Item
+		err := r.Scan(&op, &it.Kind, &it.Key, &since, &it.Source, &it.Team, (*[]byte)(&it.Value))
+		change.Op, it.Since = Op(op), fromMicros(since)
+		p.Changes = append(p.Changes, change)
+		return err
+	}, `SELECT s.op, s.kind, s.key, s.since, s.source, s.team, s.value `+joinStaged+`
+		AND (s.op = 'put' AND (i.key IS NULL OR `+differs+`) OR s.op = 'delete' AND i.key IS NOT NULL) ORDER BY s.changeset, s.kind, s.key`, c.ID)
+	if err != nil {
+		return err
+	}
+	for _, kind := range kinds {
+		if err := each(ctx, t, func(r rows) error {
+			change := Change{Op: Delete, Item: Item{Kind: kind}}
+			p.Changes = append(p.Changes, change)
+			return r.Scan(&p.Changes[len(p.Changes)-1].Item.Key)
+		}, `SELECT i.key FROM items i WHERE `+leftOver+` ORDER BY i.source, i.kind, i.key`, c.Source, kind, c.ID); err != nil {
+			return err
+		}
+	}
+	if err := a.read(t, []*pending{p}, 0); err != nil {
+		return err
+	}
+	for seq := range p.Changes {
+		a.change(p, &p.Changes[seq], int64(seq), r)
+	}
+	return nil
+}
+
+// publishLarge moves rows within the database.
+func (c *Changeset) publishLarge(ctx context.Context, t tx, a *applying, s Summary, kinds []string, r *Receipt) error {
+	const intoHistory = `INSERT INTO history (kind, key, rev, until, since, source, team, value)
+		SELECT i.kind, i.key, i.rev, CAST($4 AS BIGINT), i.since, i.source, i.team, i.value FROM items i WHERE `
+	rev, now := a.rev, micros(a.now)
+	for _, kind := range kinds {
+		if err := t.run(ctx,
+			do(intoHistory+leftOver, c.Source, kind, c.ID, rev),
+			do(`DELETE FROM items AS i WHERE `+leftOver, c.Source, kind, c.ID)); err != nil {
+			return err
+		}
+	}
+	if s.Changed+s.Removed > 0 {
+		if err := t.run(ctx,
+			do(`INSERT INTO history (kind, key, rev, until, since, source, team, value)
+				SELECT i.kind, i.key, i.rev, CAST($2 AS BIGINT), i.since, i.source, i.team, i.value
+				FROM staged s JOIN items i ON i.kind = s.kind AND i.key = s.key
+				WHERE s.changeset = $1 AND (s.op = 'delete' OR `+differs+`)`, c.ID, rev),
+			do(`DELETE FROM items WHERE (kind, key) IN (SELECT kind, key FROM staged WHERE changeset = $1 AND op = 'delete')`, c.ID)); err != nil {
+			return err
+		}
+	}
+	insert := `INSERT INTO items (` + itemColumns + `)
+		SELECT s.kind, s.key, CAST($2 AS BIGINT), CASE WHEN s.since = 0 THEN CAST($3 AS BIGINT) ELSE s.since END, s.source, s.team, s.value
+		FROM staged s WHERE s.changeset = $1 AND s.op = 'put' ORDER BY s.changeset, s.kind, s.key`
+	if s.Changed+s.Same > 0 { // an insert that expects none to be there is the quicker one
+		insert += ` ON CONFLICT (kind, key) DO UPDATE SET rev = excluded.rev, source = excluded.source, team = excluded.team, value = excluded.value
+			WHERE items.value <> excluded.value OR items.source <> excluded.source OR items.team <> excluded.team`
+	}
+	if err := t.run(ctx, do(insert, c.ID, rev, now)); err != nil {
+		return err
+	}
+	r.Added, r.Changed, r.Removed = s.Added, s.Changed, s.Removed
+	a.write = append(a.write,
+		do(`INSERT INTO changes (shard, rev, seq, kind, op, key, since, source, team, value, at) VALUES (0, $1, 0, '', 'snapshot', $2, 0, $3, '', '', $4)`, rev, c.ID, c.Source, now),
+		a.chain.add(Entry{At: a.now, Rev: rev, Actor: c.Actor, Action: "publish", Kind: "changeset", Key: c.ID,
+			After: fmt.Sprintf(`{"mode":%q,"added":%d,"changed":%d,"removed":%d}`, c.Mode, s.Added, s.Changed, s.Removed)}))
+	return nil
+}
