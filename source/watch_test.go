@@ -243,7 +243,7 @@ func TestAConfigMapSwap(t *testing.T) {
 	link := func(to, name string) {
 		t.Helper()
 		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
-			t.Skip("no symbolic links here: ", err)
+			t.Fatal(err)
 		}
 	}
 	link("..1", "m/..data")
@@ -267,7 +267,7 @@ func TestAConfigMapSwap(t *testing.T) {
 func TestALinkedFolderThatIsSwapped(t *testing.T) {
 	tree(t, "v1/a.json", rule("a"), "v2/a.json", rule("b"))
 	if err := os.Symlink("v1", "current"); err != nil {
-		t.Skip("no symbolic links here: ", err)
+		t.Fatal(err)
 	}
 	w := watch(t, "", "current").start()
 	if err := errors.Join(os.Symlink("v2", "next"), os.Rename("next", "current")); err != nil {
