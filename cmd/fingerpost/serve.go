@@ -330,6 +330,7 @@ func (n *node) run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	n.watch(watching)
+	go n.tidy(watching)
 	failed := make(chan error, len(n.listeners))
 	for _, l := range n.listeners {
 		go func() {

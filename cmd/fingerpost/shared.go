@@ -453,6 +453,37 @@ func (n *node) current() *redirect.Table {
 	return n.table.Load()
 }
 
+// tidyEvery is how often a store is tidied, by one of its control nodes.
+const tidyEvery = time.Hour
+
+// tidy removes from the store what is older than it has to be, until ctx ends.
+func (n *node) tidy(ctx context.Context) {
+	if n.shared == nil || n.shared.db == nil {
+		return
+	}
+	db := n.shared.db
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		lease, err := db.Acquire(ctx, "tidy", n.id(), tidyEvery/2)
+		if errors.Is(err, store.ErrFenced) {
+			continue // another node does it
+		}
+		if err == nil {
+			_, err = db.Tidy(ctx, store.Retention{})
+			err = errors.Join(err, db.Release(ctx, lease))
+		}
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("the store could not be tidied; it is tried again", "err", err, "in", tidyEvery)
+		}
+	}
+}
+
 // closeShared frees what openShared took.
 func (n *node) closeShared() {
 	s := n.shared
