@@ -78,7 +78,7 @@ func (s *Server) admitted(r *http.Request, route *route) (*Principal, error) {
 		return nil, tooLarge(maxBody)
 	}
 	if r.TLS == nil && !isLoopback(r.RemoteAddr) {
-		return nil, problem(http.StatusForbidden, "tls_required", "this listener speaks plain http, which is for the same machine only", "set listen.adminTLS, or come from the machine itself")
+		return nil, problem(http.StatusForbidden, "tls_required", "this listener speaks plain http, which is for the same machine only", "come from the machine itself, or through a proxy on it that speaks TLS")
 	}
 	p, err := s.authenticate(r)
 	if err != nil {

@@ -37,10 +37,6 @@ const (
 // cacheControl writes Cache-Control from an age in seconds, or CacheNone.
 func (m *matcher) cacheControl(age int) {
 	a := m.a
-	if age == 3600 && !m.private && m.best.since == 0 && m.best.expires == neverExpires && a.Status < 500 {
-		a.CacheControl = append(a.CacheControl, "max-age=3600"...) // nearly always: a few ns less
-		return
-	}
 	if a.Status >= 500 { // a loop or a bad target is not to be kept
 		return
 	}

@@ -38,6 +38,10 @@ func serveCommand() *cobra.Command {
 		Long: `Answer visitors by the rules in files, which are watched: a change takes effect
 within a second, a bad one is refused while the last good version keeps serving.
 
+With --data a node keeps content in a store, which the API and other nodes can
+change, and answers from a copy of its own. Files are then one source of several.
+An edge follows another node and needs no store.
+
 Each flag can also be given as an environment variable: FINGERPOST_HTTP for
 --http, and so on (FINGERPOST_REDIRECTS holds one file). A flag comes before the
 environment, that before the configuration file.`,
