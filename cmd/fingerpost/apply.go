@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -26,16 +27,17 @@ import (
 // applyFlags are what plan and apply take.
 type applyFlags struct {
 	files         []string
-	label, why    string
+	label         string
 	prune, take   bool
 	allowRemoving int64
 }
 
 func (f *applyFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "`PATH` of a file or folder of hosts and redirects; may be given several times")
-	cmd.Flags().StringVar(&f.label, "source", "", "`LABEL` of the source that the content belongs to (default file:PATH)")
+	cmd.Flags().StringVar(&f.label, "source", "", "`LABEL` of the source that the content belongs to (default: its place in its git repository, else on this machine)")
 	cmd.Flags().BoolVar(&f.prune, "prune", false, "remove what the same source has and the files do not name")
 	cmd.Flags().BoolVar(&f.take, "take", false, "take over what other sources have")
+	cmd.Flags().Int64Var(&f.allowRemoving, "allow-removing", 0, "how many redirects may go, where that is more than a tenth of a team's")
 }
 
 // planned is the content of files and what a server would do with it.
@@ -44,6 +46,15 @@ type planned struct {
 	content source.Content
 	result  admin.ChangesetResult
 	diffs   []admin.Difference
+	head    planHead // if it is to be kept
+}
+
+// needs is what --allow-removing has to be, if it has not been said.
+func (p *planned) needs() int64 {
+	if p.result.AllowRemoving > p.f.allowRemoving {
+		return p.result.AllowRemoving
+	}
+	return 0
 }
 
 func (p *planned) empty() bool { return p.result.Added+p.result.Changed+p.result.Removed == 0 }
@@ -52,91 +63,107 @@ func (p *planned) summary() string {
 	if p.empty() {
 		return "nothing to do"
 	}
-	return fmt.Sprintf("%d to add, %d to change, %d to remove", p.result.Added, p.result.Changed, p.result.Removed)
+	return counts(p.result.Result)
 }
 
-func planCommand() *cobra.Command {
-	var f applyFlags
-	var exitCode bool
-	cmd := &cobra.Command{
-		Use:   "plan -f PATH",
-		Short: "Show what apply would change on a server",
-		Long: `Show what apply would change on a server, which checks all of it and changes nothing.
+func counts(r admin.Result) string {
+	return fmt.Sprintf("%d to add, %d to change, %d to remove", r.Added, r.Changed, r.Removed)
+}
 
-What is new begins with +, what changes with ~, and what goes with -.`,
-		Args: exactArgs(0),
-	}
-	f.register(cmd)
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 3 if there is something to do")
-	return remoteVerb(cmd, func(s *session, _ []string) error {
-		p, err := s.plan(&f)
-		if err != nil {
-			return err
-		}
-		if err := p.show(s); err != nil {
-			return err
-		}
-		if p.result.AllowRemoving > 0 {
-			s.note("note: apply needs --allow-removing %d: that is more than a tenth of a team's redirects", p.result.AllowRemoving)
-		}
-		if exitCode && !p.empty() {
-			return exitStatus(exitDifferences)
-		}
-		return nil
-	})
+// applyOptions are what apply takes beside what it applies.
+type applyOptions struct {
+	yes, wait     bool
+	why           string
+	allowRemoving int64
 }
 
 func applyCommand() *cobra.Command {
 	var f applyFlags
-	var yes, wait bool
+	var o applyOptions
 	cmd := &cobra.Command{
-		Use:   "apply -f PATH",
-		Short: "Bring files into force on a server, all or nothing",
+		Use:   "apply -f PATH | apply PLAN",
+		Short: "Bring files, or a plan, into force on a server, all or nothing",
 		Long: `Bring files into force on a server, all or nothing. It shows what plan shows and asks
 first; where nobody can be asked it wants --yes.
 
 Without --prune nothing is removed. With it, what the same source has on the server
-and the files do not name any more goes; what others made never does.`,
-		Args: exactArgs(0),
+and the files do not name any more goes; what others made never does. A source is
+the repository that the files were cloned from and their place in it, the same from
+every checkout; outside of git it is where the files are. --source names it otherwise.
+
+A PLAN is a file that "plan --out" has made. Exactly what it shows is applied, or
+nothing if the server has changed since.`,
+		Example: `  fingerpost apply -f redirects/ --prune
+  fingerpost apply -f redirects/ --prune --yes --wait
+  fingerpost plan -f redirects/ --out next.plan && fingerpost apply next.plan --yes`,
+		Args: rangeArgs(0, 1),
 	}
 	f.register(cmd)
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until every node serves it, for a minute at most")
-	cmd.Flags().StringVar(&f.why, "note", "", "`TEXT` for the audit: why")
-	cmd.Flags().Int64Var(&f.allowRemoving, "allow-removing", 0, "how many redirects may go, where that is more than a tenth of a team's")
-	return remoteVerb(cmd, func(s *session, _ []string) error {
-		p, err := s.plan(&f)
-		if err != nil {
-			return err
+	fl := cmd.Flags()
+	fl.BoolVar(&o.yes, "yes", false, "do not ask")
+	fl.BoolVar(&o.wait, "wait", false, "wait until every node serves it, for a minute at most")
+	fl.StringVar(&o.why, "why", "", "`TEXT` for the audit")
+	return remoteVerb(cmd, func(s *session, args []string) error {
+		o.allowRemoving = f.allowRemoving
+		if len(args) == 0 {
+			return s.applyFiles(&f, &o)
 		}
-		if s.format == formatTable {
-			if err := p.show(s); err != nil {
-				return err
+		for _, name := range []string{"file", "source", "prune", "take"} {
+			if fl.Changed(name) {
+				return usage(fmt.Errorf("--%s is for files; the plan %s has its own", name, args[0]))
 			}
 		}
-		if p.result.AllowRemoving > f.allowRemoving {
-			return &fingerpost.Error{Code: "removes_much", Message: fmt.Sprintf("%d redirects would go, more than a tenth of a team's; nothing was changed", p.result.AllowRemoving),
-				Hint: fmt.Sprintf("if that is meant, say --allow-removing %d", p.result.AllowRemoving)}
-		}
-		result := p.result.Result
-		if !p.empty() {
-			if err := s.confirm(yes, "Apply this?"); err != nil {
-				return err
-			}
-			if result, err = s.apply(p); err != nil {
-				return err
-			}
-		}
-		if s.format != formatTable {
-			err = printOne(s, result, resultColumns...)
-		} else if !p.empty() {
-			_, err = fmt.Fprintln(s.cmd.OutOrStdout(), resultLine(result))
-		}
-		if err != nil || !wait {
-			return err
-		}
-		return s.waitForNodes(result.Rev)
+		return s.applyPlan(args[0], &o)
 	})
+}
+
+// applyFiles plans, shows, asks, and brings files into force.
+func (s *session) applyFiles(f *applyFlags, o *applyOptions) error {
+	p, err := s.plan(f)
+	if err != nil {
+		return err
+	}
+	if s.format == formatTable {
+		if err := p.show(s); err != nil {
+			return err
+		}
+	}
+	if p.needs() > 0 {
+		return removesMuch(p.needs())
+	}
+	result := p.result.Result
+	if !p.empty() {
+		base := p.result.Rev // what somebody has said yes to
+		if o.yes {
+			base = anyRevision
+		}
+		if err := s.confirm(o.yes, "Apply this?"); err != nil {
+			return err
+		}
+		if result, err = s.apply(p, base, o.why); err != nil {
+			return moved(err, base)
+		}
+	}
+	return s.applied(result, p.empty(), o.wait)
+}
+
+// applied prints what applying has come to, and waits for the nodes if it should.
+func (s *session) applied(result admin.Result, empty, wait bool) (err error) {
+	switch {
+	case s.format != formatTable:
+		err = printOne(s, result, resultColumns...)
+	case !empty:
+		_, err = fmt.Fprintln(s.cmd.OutOrStdout(), resultLine(result))
+	}
+	if err != nil || !wait {
+		return err
+	}
+	return s.waitForNodes(result.Rev)
+}
+
+func removesMuch(n int64) error {
+	return &fingerpost.Error{Code: "removes_much", Message: fmt.Sprintf("%s would go, more than a tenth of a team's; nothing was changed", plural64(n, "redirect")),
+		Hint: fmt.Sprintf("if that is meant, say --allow-removing %d", n)}
 }
 
 var resultColumns = []column[admin.Result]{
@@ -179,7 +206,7 @@ func (s *session) plan(f *applyFlags) (*planned, error) {
 	if _, err := redirect.Compile(p.content.Hosts, p.content.Redirects); err != nil {
 		return nil, err
 	}
-	if p.result, err = s.post(p, true); err != nil {
+	if p.result, err = s.post(p, p.changeset(false), anyRevision); err != nil {
 		return nil, s.foreign(p, err)
 	}
 	if p.empty() {
@@ -189,69 +216,101 @@ func (s *session) plan(f *applyFlags) (*planned, error) {
 	return p, err
 }
 
-func (f *applyFlags) source() string {
-	return cmp.Or(f.label, fileLabel+strings.Join(f.files, ","))
+func (f *applyFlags) source() string { return cmp.Or(f.label, applyLabel(f.files)) }
+
+// changeset is how the rows of a plan are taken: the whole content, or just what is
+// different.
+func (p *planned) changeset(differences bool) client.Changeset {
+	o := client.Changeset{Mode: string(store.Merge), Source: p.f.source(), DryRun: true, Take: p.f.take, AllowRemoving: p.f.allowRemoving}
+	if p.f.prune && !differences {
+		o.Mode = string(store.Replace)
+	}
+	return o
 }
 
-func (s *session) post(p *planned, dryRun bool) (admin.ChangesetResult, error) {
-	o := client.Changeset{Mode: "merge", Source: p.f.source(), DryRun: dryRun, Take: p.f.take, AllowRemoving: p.f.allowRemoving, Note: p.f.why}
-	if p.f.prune {
-		o.Mode = "replace"
-	}
+// post sends all content, of a revision if base is one.
+func (s *session) post(p *planned, o client.Changeset, base int64) (admin.ChangesetResult, error) {
 	rows, w := io.Pipe()
 	defer rows.Close()
-	go func() { w.CloseWithError(s.writeRows(w, p.content)) }()
-	r, err := s.PostChangeset(s.ctx, rows, o)
-	return r, rowErrors(err, p.content)
+	bar := showProgress("sent", int64(len(p.content.Hosts)+len(p.content.Redirects)), "row")
+	defer bar.end()
+	go func() {
+		b := bufio.NewWriter(w)
+		err := writeRows(b, p.content, bar)
+		w.CloseWithError(errors.Join(err, b.Flush()))
+	}()
+	r, err := s.postAt(rows, o, base)
+	return r, rowErrors(err, inContent(p.content))
+}
+
+// anyRevision is the base of what holds for whatever the server has. The content of
+// a new server is at revision 0.
+const anyRevision = -1
+
+// postAt posts a changeset that holds for a revision, if base is one.
+func (s *session) postAt(rows io.Reader, o client.Changeset, base int64) (admin.ChangesetResult, error) {
+	if base != anyRevision {
+		now, err := s.Version(s.ctx, "current")
+		if err != nil {
+			return admin.ChangesetResult{}, err
+		}
+		if now.Rev != base {
+			return admin.ChangesetResult{}, movedError(base)
+		}
+	}
+	return s.PostChangeset(s.ctx, rows, o)
 }
 
 // writeRows writes a row of NDJSON for each item: hosts first, which own the
-// redirects. What takes long is told every few seconds.
-func (s *session) writeRows(w io.Writer, c source.Content) error {
+// redirects.
+func writeRows(w io.Writer, c source.Content, bar *progress) error {
 	enc := json.NewEncoder(w)
-	last := time.Now()
 	for i := range c.Hosts {
 		if err := enc.Encode(admin.HostResource{Name: c.Hosts[i].Name, Host: c.Hosts[i]}); err != nil {
 			return err
 		}
+		bar.at(int64(i + 1))
 	}
 	for i := range c.Redirects {
 		if err := enc.Encode(&c.Redirects[i]); err != nil {
 			return err
 		}
-		if time.Since(last) > progressPause {
-			last = time.Now()
-			s.note("%d of %s sent", i+1, plural(len(c.Redirects), "redirect"))
-		}
+		bar.at(int64(len(c.Hosts) + i + 1))
 	}
 	return nil
 }
 
-// rowPosition is where the item of a row, counted from 0, was written.
-func rowPosition(c source.Content, i int) fingerpost.Position {
-	if i < len(c.Hosts) {
-		return c.Hosts[i].Source
+// position says where row i, counted from 0, was written, if there is one.
+type position func(i int) (fingerpost.Position, bool)
+
+func inContent(c source.Content) position {
+	return func(i int) (fingerpost.Position, bool) {
+		switch {
+		case i < 0 || i >= len(c.Hosts)+len(c.Redirects):
+			return fingerpost.Position{}, false
+		case i < len(c.Hosts):
+			return c.Hosts[i].Source, true
+		}
+		return c.Redirects[i-len(c.Hosts)].Source, true
 	}
-	return c.Redirects[i-len(c.Hosts)].Source
 }
 
-// rowErrors says of faults in rows where in the files they were written.
-func rowErrors(err error, c source.Content) error {
+// rowErrors says of faults in rows where they were written.
+func rowErrors(err error, at position) error {
 	var p *admin.Problem
 	if !errors.As(err, &p) {
 		return err
 	}
 	var errs []error
 	for _, f := range p.Errors {
-		i := int(f.Line) - 1
 		e := &fingerpost.Error{Code: f.Code, Message: f.Detail, Hint: f.Hint}
 		if f.Pointer != "" {
 			e.Message = f.Pointer + ": " + e.Message
 		}
-		if i < 0 || i >= len(c.Hosts)+len(c.Redirects) {
+		var ok bool
+		if e.At, ok = at(int(f.Line) - 1); !ok {
 			return err
 		}
-		e.At = rowPosition(c, i)
 		errs = append(errs, e)
 	}
 	if len(errs) == 0 {
@@ -259,9 +318,6 @@ func rowErrors(err error, c source.Content) error {
 	}
 	return errors.Join(errs...)
 }
-
-// progressPause is the time between two lines about what takes long.
-const progressPause = 5 * time.Second
 
 // itemName names a host or redirect as the store does.
 type itemName struct{ kind, key string }
@@ -292,6 +348,8 @@ func showItem(it *store.Item) (json.RawMessage, error) {
 // items gives what a server has.
 func (s *session) items(filter client.Filter) (map[itemName]thereItem, error) {
 	there := map[itemName]thereItem{}
+	bar := showProgress("compared with the server", 0, "item")
+	defer bar.end()
 	for h, err := range s.Hosts(s.ctx, filter) {
 		if err != nil {
 			return nil, err
@@ -301,6 +359,7 @@ func (s *session) items(filter client.Filter) (map[itemName]thereItem, error) {
 			return nil, err
 		}
 		there[itemName{store.KindHost, h.Name}] = thereItem{shown, h.Source}
+		bar.at(int64(len(there)))
 	}
 	for r, err := range s.Redirects(s.ctx, filter) {
 		if err != nil {
@@ -311,6 +370,7 @@ func (s *session) items(filter client.Filter) (map[itemName]thereItem, error) {
 			return nil, err
 		}
 		there[itemName{store.KindRedirect, store.RedirectKey(fingerpost.HostPattern(r.Host), r.ID)}] = thereItem{shown, r.Source}
+		bar.at(int64(len(there)))
 	}
 	return there, nil
 }
@@ -340,8 +400,9 @@ func (s *session) foreign(p *planned, refused error) error {
 		if !had || was.source == p.f.source() || len(errs) == maxForeign {
 			continue
 		}
+		at, _ := inContent(p.content)(i)
 		errs = append(errs, &fingerpost.Error{Code: problem.Code, Message: fmt.Sprintf("%s %s belongs to the source %s", c.Item.Kind, c.Item.Key, was.source),
-			Hint: "change it where it comes from, or take it over with --take", At: rowPosition(p.content, i)})
+			Hint: "change it where it comes from, or take it over with --take", At: at})
 	}
 	if len(errs) == 0 {
 		return refused
@@ -396,41 +457,50 @@ func (s *session) compare(p *planned) ([]admin.Difference, error) {
 }
 
 func (p *planned) show(s *session) error {
-	_, err := s.differences(func(yield func(admin.Difference, error) bool) {
-		for _, d := range p.diffs {
-			if !yield(d, nil) {
-				return
-			}
-		}
-	})
+	_, err := s.differences(each(p.diffs))
 	if err != nil || s.format != formatTable {
 		return err
 	}
-	_, err = fmt.Fprintln(s.cmd.OutOrStdout(), p.summary())
+	if _, err = fmt.Fprintln(s.cmd.OutOrStdout(), p.summary()); err == nil && p.f.label == "" && !p.empty() {
+		s.note("the source is %s", p.f.source())
+	}
 	return err
 }
 
-// apply brings a plan into force, and follows the job of a large one.
-func (s *session) apply(p *planned) (admin.Result, error) {
-	r, err := s.post(p, false)
-	if err != nil || r.Job == nil {
+// apply brings a plan into force, at a revision if base is one.
+func (s *session) apply(p *planned, base int64, why string) (admin.Result, error) {
+	o := p.changeset(false)
+	o.DryRun, o.Note = false, why
+	r, err := s.post(p, o, base)
+	if err != nil {
 		return r.Result, err
 	}
-	state, last := "", time.Now()
-	j, err := s.WaitJob(s.ctx, r.Job.ID, func(j admin.Job) {
-		if j.State == state && time.Since(last) < progressPause {
-			return
-		}
-		state, last = j.State, time.Now()
-		s.note("%s: %s, %s read", j.ID, j.State, plural(int(j.Done), "row"))
-	})
+	return s.finish(r, int64(len(p.content.Hosts)+len(p.content.Redirects)), inContent(p.content))
+}
+
+// finish follows the job of a large changeset to its end.
+func (s *session) finish(r admin.ChangesetResult, rows int64, at position) (admin.Result, error) {
+	if r.Job == nil {
+		return r.Result, nil
+	}
+	j, err := s.follow(r.Job.ID, rows)
 	switch {
 	case err != nil:
-		return admin.Result{}, rowErrors(err, p.content)
+		return admin.Result{}, rowErrors(err, at)
 	case j.Result == nil:
 		return admin.Result{}, &fingerpost.Error{Code: j.State, Message: "the job " + j.ID + " was " + j.State + "; nothing was changed"}
 	}
 	return *j.Result, nil
+}
+
+// follow waits for the end of a job, and shows how far it is.
+func (s *session) follow(id string, rows int64) (admin.Job, error) {
+	bar := showProgress(id, rows, "row")
+	defer bar.end()
+	return s.WaitJob(s.ctx, id, func(j admin.Job) {
+		bar.say(j.ID + " " + j.State)
+		bar.at(j.Done)
+	})
 }
 
 // How long apply --wait waits, and how often it looks.
@@ -464,7 +534,7 @@ func (s *session) waitForNodes(rev int64) error {
 				return s.ctx.Err()
 			}
 			return &fingerpost.Error{Code: "nodes_behind", Message: fmt.Sprintf("revision %d is in force, but not every node serves it after %s: %s", rev, nodesPatience, strings.Join(slices.Sorted(maps.Keys(behind)), ", ")),
-				Hint: "fingerpost nodes list shows when each was seen last"}
+				Hint: "fingerpost nodes list shows when each was seen last; nodes delete forgets one that is gone for good"}
 		case <-time.After(nodesPause):
 		}
 	}

@@ -52,7 +52,7 @@ func hostsGet() *cobra.Command {
 // writeFlags are those of every write of one thing.
 func writeFlags(cmd *cobra.Command, w *client.Write) {
 	cmd.Flags().BoolVar(&w.Take, "take", false, "take it over from another source")
-	cmd.Flags().StringVar(&w.Note, "note", "", "`TEXT` for the audit: why")
+	cmd.Flags().StringVar(&w.Note, "why", "", "`TEXT` for the audit")
 }
 
 func hostsSet() *cobra.Command {

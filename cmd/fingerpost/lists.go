@@ -89,7 +89,7 @@ var versionColumns = []column[store.Version]{
 
 // bringBackFlags are those of restore and revert.
 func bringBackFlags(cmd *cobra.Command, b *client.BringBack, yes *bool) {
-	cmd.Flags().StringVar(&b.Note, "note", "", "`TEXT` for the audit: why")
+	cmd.Flags().StringVar(&b.Note, "why", "", "`TEXT` for the audit")
 	cmd.Flags().Int64Var(&b.AllowRemoving, "allow-removing", 0, "how many redirects may go, where that is more than a tenth of a team's")
 	cmd.Flags().BoolVar(yes, "yes", false, "do not ask")
 }

@@ -73,13 +73,7 @@ func printSlice[T any](s *session, items []T, err error, columns ...column[T]) e
 	if err != nil {
 		return err
 	}
-	return printList(s, func(yield func(T, error) bool) {
-		for _, v := range items {
-			if !yield(v, nil) {
-				return
-			}
-		}
-	}, columns...)
+	return printList(s, each(items), columns...)
 }
 
 // printOne prints one thing, which has no table: for people it is YAML.

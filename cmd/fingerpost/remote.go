@@ -36,6 +36,7 @@ func (f *remoteFlags) register(cmd *cobra.Command) {
 // session is a verb at work: the client of its server, and where it prints.
 type session struct {
 	*client.Client
+	server string // its URL
 	ctx    context.Context
 	cmd    *cobra.Command
 	format string
@@ -55,7 +56,7 @@ func remoteVerb(cmd *cobra.Command, do func(s *session, args []string) error) *c
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		return remoteError(do(&session{c, ctx, cmd, f.output}, args))
+		return remoteError(do(&session{c, f.address(), ctx, cmd, f.output}, args))
 	}
 	return cmd
 }
@@ -72,6 +73,11 @@ func family(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// address is the URL of the server.
+func (f *remoteFlags) address() string {
+	return strings.TrimRight(cmp.Or(f.server, os.Getenv("FINGERPOST_SERVER"), defaultServer), "/")
+}
+
 func (f *remoteFlags) client() (*client.Client, error) {
 	token := f.token
 	if token == "" && f.data != "" {
@@ -82,7 +88,7 @@ func (f *remoteFlags) client() (*client.Client, error) {
 		}
 		token = strings.TrimSpace(string(text))
 	}
-	return client.New(cmp.Or(f.server, os.Getenv("FINGERPOST_SERVER"), defaultServer), cmp.Or(token, os.Getenv("FINGERPOST_TOKEN")), nil)
+	return client.New(f.address(), cmp.Or(token, os.Getenv("FINGERPOST_TOKEN")), nil)
 }
 
 // remoteError makes what a server says, or that it says nothing, errors as every

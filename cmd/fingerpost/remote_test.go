@@ -155,7 +155,7 @@ func TestALargeApplyIsAJobThatIsWaitedFor(t *testing.T) {
 	}
 	writeRulesFile(t, file, text.String())
 	got := n.runAt("apply", "-f", file, "--yes", "--wait")
-	if got.status != exitOK || !strings.Contains(got.out, "1500 added") || !strings.Contains(got.errors, "rows read") {
+	if got.status != exitOK || !strings.Contains(got.out, "1500 added") || strings.Contains(got.errors, "rows") {
 		t.Errorf("exit status %d, %d bytes of output\n%s", got.status, len(got.out), got.errors)
 	}
 	n.leads("a.test", "/1", "https://one.test/")
@@ -254,7 +254,7 @@ func TestPagesAreExportedAsFilesBesideTheDocument(t *testing.T) {
 		t.Errorf("export without a folder for pages: %+v", got)
 	}
 	writeRulesFile(t, "all.yaml", n.must("export", "--pages", "pages"))
-	if got := n.must("plan", "-f", "all.yaml", "--source", "file:rules.yaml", "--prune"); got != "nothing to do\n" {
+	if got := n.must("plan", "-f", "all.yaml", "--source", fileSource([]string{"rules.yaml"}), "--prune"); got != "nothing to do\n" {
 		t.Errorf("the plan of the export is\n%s", got)
 	}
 }
@@ -263,7 +263,7 @@ func TestHistoryIsNamedComparedAndBroughtBack(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	n.must("redirects", "set", "a.test/x", "--to", "https://one.test/")
 	n.must("versions", "name", "good")
-	n.must("redirects", "set", "a.test/x", "--to", "https://bad.test/", "--note", "a mistake")
+	n.must("redirects", "set", "a.test/x", "--to", "https://bad.test/", "--why", "a mistake")
 	wants(t, "the difference", n.must("diff", "good"), "~ redirect a.test/", "to https://one.test/ → https://bad.test/")
 	if got := n.runAt("diff", "good", "--exit-code"); got.status != exitDifferences {
 		t.Errorf("diff --exit-code exits with %d", got.status)
