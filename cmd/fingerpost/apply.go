@@ -33,11 +33,16 @@ type applyFlags struct {
 }
 
 func (f *applyFlags) register(cmd *cobra.Command) {
+	f.registerContent(cmd)
+	cmd.Flags().Int64Var(&f.allowRemoving, "allow-removing", 0, "how many redirects may go, where that is more than a tenth of a team's")
+}
+
+// registerContent registers those that say what is compared.
+func (f *applyFlags) registerContent(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "`PATH` of a file or folder of hosts and redirects; may be given several times")
 	cmd.Flags().StringVar(&f.label, "source", "", "`LABEL` of the source that the content belongs to (default: its place in its git repository, else on this machine)")
 	cmd.Flags().BoolVar(&f.prune, "prune", false, "remove what the same source has and the files do not name")
 	cmd.Flags().BoolVar(&f.take, "take", false, "take over what other sources have")
-	cmd.Flags().Int64Var(&f.allowRemoving, "allow-removing", 0, "how many redirects may go, where that is more than a tenth of a team's")
 }
 
 // planned is the content of files and what a server would do with it.
@@ -189,9 +194,8 @@ func (s *session) printResult(r admin.Result, err error) error {
 	return printOne(s, r, resultColumns...)
 }
 
-// plan asks the server what it would do with files. The server's counts are the
-// truth; the list beside them is this program's own comparison.
-func (s *session) plan(f *applyFlags) (*planned, error) {
+// read reads and checks the files.
+func (f *applyFlags) read(s *session) (*planned, error) {
 	if len(f.files) == 0 {
 		return nil, usage(errors.New("which files? -f PATH"))
 	}
@@ -203,7 +207,15 @@ func (s *session) plan(f *applyFlags) (*planned, error) {
 		s.note("note: the settings of a node in %s stay with the node; only hosts and redirects are applied", strings.Join(f.files, ", "))
 	}
 	p := &planned{f: f, content: set.Content()}
-	if _, err := redirect.Compile(p.content.Hosts, p.content.Redirects); err != nil {
+	_, err = redirect.Compile(p.content.Hosts, p.content.Redirects)
+	return p, err
+}
+
+// plan asks the server what it would do with files. The server's counts are the
+// truth; the list beside them is this program's own comparison.
+func (s *session) plan(f *applyFlags) (*planned, error) {
+	p, err := f.read(s)
+	if err != nil {
 		return nil, err
 	}
 	if p.result, err = s.post(p, p.changeset(false), anyRevision); err != nil {

@@ -53,10 +53,13 @@ as safe as the store.`,
 			}
 			defer db.Close()
 			var head store.Head
-			if err := writeWhole(args[0], func(w io.Writer) (err error) {
-				head, err = db.Backup(ctx, w)
+			bar := showProgress("backup", 0, unitBytes)
+			err = writeWhole(args[0], func(w io.Writer) (err error) {
+				head, err = db.Backup(ctx, countedWriter{w, bar})
 				return err
-			}); err != nil {
+			})
+			bar.end()
+			if err = ownFile(args[0], err); err != nil {
 				return fmt.Errorf("backup: %w", err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: revision %d\n", args[0], head.Rev)
@@ -80,15 +83,21 @@ content anew.`,
 			defer stop()
 			f, err := os.Open(args[0])
 			if err != nil {
-				return err
+				return fileError(args[0], "read", err)
 			}
 			defer f.Close()
+			size := int64(0)
+			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+				size = info.Size()
+			}
 			db, err := flags.open(ctx)
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			head, err := db.ReadBackup(ctx, f)
+			bar := showProgress("restore", size, unitBytes)
+			head, err := db.ReadBackup(ctx, counted{f, bar})
+			bar.end()
 			if err != nil {
 				return fmt.Errorf("restore %s: %w", args[0], err)
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -16,20 +17,44 @@ import (
 
 func diffCommand() *cobra.Command {
 	var exitCode bool
+	var f applyFlags
 	cmd := &cobra.Command{
-		Use:   "diff FROM [TO]",
-		Short: "Show what is different between two versions or revisions of a server",
+		Use:   "diff FROM [TO] | diff -f PATH",
+		Short: "Show what is different between two versions of a server, or a server and files",
 		Long: `Show what is different between two versions or revisions of a server, each the name of
-a version or the number of a revision. Without TO it is what is in force now.`,
-		Args: rangeArgs(1, 2),
+a version or the number of a revision. Without TO it is what is in force now.
+
+With -f it is between what is in force now and files: what plan shows, without the
+server checking whether it could be applied. A token that may only read is enough.`,
+		Example: `  fingerpost diff spring-campaign
+  fingerpost diff 41 42 -o json
+  fingerpost diff -f redirects/ --prune --exit-code`,
+		Args: rangeArgs(0, 2),
 	}
+	f.registerContent(cmd)
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 3 if there is a difference")
 	return remoteVerb(cmd, func(s *session, args []string) error {
-		to := ""
-		if len(args) > 1 {
-			to = args[1]
+		var list iter.Seq2[admin.Difference, error]
+		switch {
+		case len(f.files) > 0 && len(args) > 0:
+			return usage(errors.New("either versions or -f PATH"))
+		case len(f.files) > 0:
+			p, err := f.read(s)
+			if err == nil {
+				p.diffs, err = s.compare(p)
+			}
+			if err != nil {
+				return err
+			}
+			list = each(p.diffs)
+		case len(args) == 0:
+			return usage(errors.New("which difference? FROM [TO] or -f PATH"))
+		case f.prune || f.take || f.label != "":
+			return usage(errors.New("--prune, --take and --source go with -f PATH"))
+		default:
+			list = s.Diff(s.ctx, args[0], append(args, "")[1])
 		}
-		n, err := s.differences(s.Diff(s.ctx, args[0], to))
+		n, err := s.differences(list)
 		if err == nil && n > 0 && exitCode {
 			return exitStatus(exitDifferences)
 		}

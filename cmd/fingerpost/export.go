@@ -31,6 +31,8 @@ take. It is YAML, or JSON with -o json.
 
 Pages of HTML are files of their own: with --pages they are written to a folder, and
 the file goes beside that folder.`,
+		Example: `  fingerpost export > all.yaml
+  fingerpost export --source api --pages pages > console.yaml`,
 		Args: exactArgs(0),
 	}
 	cmd.Flags().StringVar(&pages, "pages", "", "`DIR` for pages of HTML, a relative path")
@@ -62,6 +64,8 @@ the file goes beside that folder.`,
 			return nil
 		}
 		doc := document{Hosts: map[string]fingerpost.Host{}}
+		bar := showProgress("export", 0, "item")
+		defer bar.end()
 		for h, err := range s.Hosts(s.ctx, filter) {
 			if err == nil && h.Fallback != nil {
 				err = page(&h.Fallback.Page)
@@ -70,6 +74,7 @@ the file goes beside that folder.`,
 				return err
 			}
 			doc.Hosts[h.Name] = h.Host
+			bar.at(int64(len(doc.Hosts)))
 		}
 		for r, err := range s.Redirects(s.ctx, filter) {
 			if err == nil {
@@ -79,7 +84,9 @@ the file goes beside that folder.`,
 				return err
 			}
 			doc.Redirects = append(doc.Redirects, r.Redirect)
+			bar.at(int64(len(doc.Hosts) + len(doc.Redirects)))
 		}
+		bar.end()
 		return printOne(s, doc)
 	})
 }

@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"fingerpost"
 	"fingerpost/admin"
@@ -57,27 +60,34 @@ func writeFlags(cmd *cobra.Command, w *client.Write) {
 
 func hostsSet() *cobra.Command {
 	var w client.Write
-	var like string
-	var to, https, certificate, team string
-	var status int
-	var also, redirectFrom []string
+	var like, hsts, page string
+	var in fingerpost.Host
+	var fallback fingerpost.Fallback
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Make a host or change its settings",
 		Long: `Make a host or change its settings. What no flag names stays as it is; an empty value
 takes a setting away. With --like the settings begin as those of another host, all but
 its further names.`,
+		Example: `  fingerpost hosts set old.example.com --to https://www.example.com{path} --status 308
+  fingerpost hosts set www.example.com --https redirect-to-https --hsts '63072000; includeSubDomains'
+  fingerpost hosts set shop.example.com --like www.example.com --team shop
+  fingerpost hosts set www.example.com --fallback-to https://www.example.com/ --fallback-status 302`,
 		Args: exactArgs(1),
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&like, "like", "", "begin with the settings of the host `OTHER`")
-	fl.StringVar(&to, "to", "", "send the whole host to `URL`")
-	fl.IntVar(&status, "status", 0, "status that goes with --to")
-	fl.StringVar(&https, "https", "", "`POLICY`: allow-all, redirect-to-https or https-only")
-	fl.StringVar(&certificate, "certificate", "", "auto, none or the `NAME` of an imported one")
-	fl.StringVar(&team, "team", "", "`NAME` of the owner")
-	fl.StringSliceVar(&also, "also", nil, "further `HOSTS`, served the same")
-	fl.StringSliceVar(&redirectFrom, "redirect-from", nil, "`HOSTS` that are sent here")
+	fl.StringVar(&in.To, "to", "", "send the whole host to `URL`")
+	fl.IntVar(&in.Status, "status", 0, "status that goes with --to; 0 for the default, 301")
+	fl.StringVar(&in.HTTPS, "https", "", "`POLICY`: allow-all, redirect-to-https or https-only")
+	fl.StringVar(&hsts, "hsts", "", "`POLICY` of Strict-Transport-Security: SECONDS[; includeSubDomains][; preload]")
+	fl.StringVar(&in.Certificate, "certificate", "", "auto, none or the `NAME` of an imported one")
+	fl.StringVar(&fallback.To, "fallback-to", "", "`URL` where no redirect holds")
+	fl.IntVar(&fallback.Status, "fallback-status", 0, "status where no redirect holds: of a redirect, or 404, 410 or 451; 0 for the default")
+	fl.StringVar(&page, "fallback-page", "", "`FILE` of HTML where no redirect holds")
+	fl.StringVar(&in.Team, "team", "", "`NAME` of the owner")
+	fl.StringSliceVar(&in.Also, "also", nil, "further `HOSTS`, served the same")
+	fl.StringSliceVar(&in.RedirectFrom, "redirect-from", nil, "`HOSTS` that are sent here")
 	writeFlags(cmd, &w)
 	return remoteVerb(cmd, func(s *session, args []string) error {
 		h, err := s.Host(s.ctx, args[0])
@@ -93,24 +103,48 @@ its further names.`,
 		h.Name = args[0]
 		if like != "" {
 			other, err := s.Host(s.ctx, like)
-			if err != nil {
+			if isMissing(err) {
+				return &fingerpost.Error{Code: "not_found", Field: "like", Message: "--like " + like + ": there is no such host", Hint: "fingerpost hosts list shows them"}
+			} else if err != nil {
 				return err
 			}
 			other.Also, other.RedirectFrom = h.Also, h.RedirectFrom
 			h.Host = other.Host
 		}
 		for name, set := range map[string]func(){
-			"to":            func() { h.To = to },
-			"status":        func() { h.Status = status },
-			"https":         func() { h.HTTPS = https },
-			"certificate":   func() { h.Certificate = certificate },
-			"team":          func() { h.Team = team },
-			"also":          func() { h.Also = also },
-			"redirect-from": func() { h.RedirectFrom = redirectFrom },
+			"to":            func() { h.To = in.To },
+			"status":        func() { h.Status = in.Status },
+			"https":         func() { h.HTTPS = in.HTTPS },
+			"certificate":   func() { h.Certificate = in.Certificate },
+			"team":          func() { h.Team = in.Team },
+			"also":          func() { h.Also = in.Also },
+			"redirect-from": func() { h.RedirectFrom = in.RedirectFrom },
 		} {
 			if fl.Changed(name) {
 				set()
 			}
+		}
+		if fl.Changed("hsts") {
+			if h.HSTS, err = parseHSTS(hsts); err != nil {
+				return err
+			}
+		}
+		if h.Fallback == nil {
+			h.Fallback = &fingerpost.Fallback{}
+		}
+		if fl.Changed("fallback-to") {
+			h.Fallback.To = fallback.To
+		}
+		if fl.Changed("fallback-status") {
+			h.Fallback.Status = fallback.Status
+		}
+		if fl.Changed("fallback-page") {
+			if h.Fallback.Page, err = readPage(page); err != nil {
+				return err
+			}
+		}
+		if *h.Fallback == (fingerpost.Fallback{}) {
+			h.Fallback = nil
 		}
 		if h, err = s.PutHost(s.ctx, h, w); err != nil {
 			return err
@@ -119,11 +153,50 @@ its further names.`,
 	})
 }
 
+// parseHSTS reads a policy as the header has it, with or without max-age= before
+// the seconds. An empty one is none.
+func parseHSTS(text string) (*fingerpost.HSTS, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	bad := usage(fmt.Errorf("--hsts %q: it is SECONDS, then includeSubDomains and preload if they should be, as in '63072000; includeSubDomains'", text))
+	h := &fingerpost.HSTS{MaxAge: -1}
+	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ';' || r == ',' || r == ' ' }) {
+		switch seconds, err := strconv.Atoi(strings.TrimPrefix(part, "max-age=")); {
+		case err == nil && h.MaxAge < 0 && seconds >= 0:
+			h.MaxAge = seconds
+		case strings.EqualFold(part, "includeSubDomains"):
+			h.IncludeSubDomains = true
+		case strings.EqualFold(part, "preload"):
+			h.Preload = true
+		default:
+			return nil, bad
+		}
+	}
+	if h.MaxAge < 0 {
+		return nil, bad
+	}
+	return h, nil
+}
+
+// readPage reads a page of HTML; no name is no page.
+func readPage(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fileError(file, "read", err)
+	}
+	return string(text), nil
+}
+
 func hostsDelete() *cobra.Command {
 	var w client.Write
 	var redirects string
 	var yes bool
-	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a host's settings, and its redirects if that is said", Args: exactArgs(1)}
+	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a host's settings, and its redirects if that is said", Args: exactArgs(1),
+		Long: "Delete a host's settings, and its redirects if that is said. It shows what goes with the host, and asks."}
 	cmd.Flags().StringVar(&redirects, "redirects", "", "`WHAT` becomes of its redirects: delete or keep")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	writeFlags(cmd, &w)

@@ -26,7 +26,8 @@ func run(args []string) int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), fmtCommand(), testCommand(), explainCommand(), replayCommand(), backupCommand(), restoreCommand(), versionCommand(),
-		planCommand(), applyCommand(), exportCommand(), diffCommand(), hostsCommand(), redirectsCommand(), nodesCommand(), tokensCommand(), versionsCommand(), changesCommand(), sourcesCommand(), auditCommand())
+		planCommand(), applyCommand(), diffCommand(), exportCommand(), hostsCommand(), redirectsCommand(), draftsCommand(), jobsCommand(), versionsCommand(), changesCommand(), sourcesCommand(), nodesCommand(),
+		teamsCommand(), usersCommand(), tokensCommand(), whoamiCommand(), auditCommand())
 	// Without a Run of its own cobra shows help for a shell that it does not know,
 	// and calls that success.
 	root.InitDefaultCompletionCmd(args...)

@@ -75,6 +75,16 @@ func fileError(path, done string, err error) error {
 		Hint: "check the name of the file and that it may be " + done, At: fingerpost.Position{File: path}}
 }
 
+// ownFile is fileError for what may have failed with the file, or elsewhere.
+func ownFile(path string, err error) error {
+	var inner *fs.PathError
+	var link *os.LinkError
+	if errors.As(err, &inner) || errors.As(err, &link) {
+		return fileError(path, "written", err)
+	}
+	return err
+}
+
 // report prints err, each fault of it on a line of its own with a hint where
 // there is one, and gives the exit status.
 func report(cmd *cobra.Command, err error) int {

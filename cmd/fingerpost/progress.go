@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ type progress struct {
 	done  atomic.Int64
 	what  atomic.Pointer[string]
 	begun time.Time
+	once  sync.Once
 	over  chan struct{} // closed by end
 	gone  chan struct{} // closed when nothing is written any more
 }
@@ -59,9 +61,10 @@ func (p *progress) at(done int64) { p.done.Store(done) }
 // say says what is done now.
 func (p *progress) say(what string) { p.what.Store(&what) }
 
-// end takes the bar away. What is written afterwards stands alone.
+// end takes the bar away. What is written afterwards stands alone. It may be called
+// again.
 func (p *progress) end() {
-	close(p.over)
+	p.once.Do(func() { close(p.over) })
 	<-p.gone
 }
 

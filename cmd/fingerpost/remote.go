@@ -27,10 +27,15 @@ type remoteFlags struct{ server, token, data, output string }
 const defaultServer = "http://127.0.0.1:9090"
 
 func (f *remoteFlags) register(cmd *cobra.Command) {
+	f.registerServer(cmd)
+	cmd.Flags().StringVarP(&f.output, "output", "o", formatTable, "`FORMAT` of what is printed: "+strings.Join(formats, ", "))
+}
+
+// registerServer registers all but the format.
+func (f *remoteFlags) registerServer(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.server, "server", "", "`URL` of the admin listener (default FINGERPOST_SERVER, else "+defaultServer+")")
 	cmd.Flags().StringVar(&f.token, "token", "", "`TOKEN` of the API (default FINGERPOST_TOKEN)")
 	cmd.Flags().StringVar(&f.data, "data", "", "data `DIR` of a node on this machine, for the first admin's token in it")
-	cmd.Flags().StringVarP(&f.output, "output", "o", formatTable, "`FORMAT` of what is printed: "+strings.Join(formats, ", "))
 }
 
 // session is a verb at work: the client of its server, and where it prints.

@@ -4,13 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"fingerpost"
@@ -31,6 +34,7 @@ type replayFlags struct {
 
 func replayCommand() *cobra.Command {
 	var o replayFlags
+	var remote remoteFlags
 	cmd := &cobra.Command{
 		Use:   "replay LOG...",
 		Short: "Show which requests of a log would get another answer from new rules",
@@ -45,8 +49,10 @@ cookies and languages are in no log. Lines that cannot be read are counted and
 shown.
 
 --old and --new name files or folders, as check reads them; each may be given
-several times.`,
+several times. A name that is no file is a version of the server: the name of one, the
+number of a revision, or current.`,
 		Example: `  fingerpost replay --old fingerpost.yaml --new next/fingerpost.yaml access.log.*.gz
+  fingerpost replay --old current --new redirects/ --server https://admin.example.com access.log
   zcat other.log.gz | fingerpost replay --host www.example.com --old redirects.json --new next.json --exit-code -`,
 		Args: minArgs(1),
 		RunE: func(cmd *cobra.Command, logs []string) error {
@@ -54,11 +60,22 @@ several times.`,
 			if err != nil {
 				return err
 			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			if r.old, err = rulesOf(ctx, &remote, o.old); err != nil {
+				return remoteError(err)
+			}
+			if r.new, err = rulesOf(ctx, &remote, o.new); err != nil {
+				return remoteError(err)
+			}
+			bar := showProgress("replay", totalSize(logs), unitBytes)
+			defer bar.end()
 			for _, log := range logs {
-				if err := r.file(log, cmd.InOrStdin()); err != nil {
-					return err
+				if err := r.file(ctx, log, cmd.InOrStdin(), bar); err != nil {
+					return remoteError(err)
 				}
 			}
+			bar.end()
 			r.name()
 			r.notes(cmd.ErrOrStderr())
 			if err := r.print(cmd.OutOrStdout(), o.output); err != nil {
@@ -74,8 +91,8 @@ several times.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&o.old, "old", nil, "`FILE` or folder of the rules that are in force; may be given several times")
-	f.StringArrayVar(&o.new, "new", nil, "`FILE` or folder of the rules that are to be; may be given several times")
+	f.StringArrayVar(&o.old, "old", nil, "`FILE`, folder or version of the rules that are in force; may be given several times")
+	f.StringArrayVar(&o.new, "new", nil, "`FILE`, folder or version of the rules that are to be; may be given several times")
 	f.StringVar(&o.format, "format", "", "`FORMAT` of the log: json, combined, alb, cloudfront or urls (default: seen from its first lines)")
 	f.StringVar(&o.host, "host", "", "`HOST` of requests whose line has none")
 	f.StringVar(&o.scheme, "scheme", "https", "http or https, for requests whose line does not say")
@@ -84,6 +101,7 @@ several times.`,
 	f.IntVar(&o.maxDistinct, "max-distinct", 1_000_000, "tell so many different requests apart at most; they take 50 MB a million")
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with status 3 if an answer would change")
 	f.StringVarP(&o.output, "output", "o", "table", "`FORMAT`: table, json or csv")
+	remote.registerServer(cmd)
 	return cmd
 }
 
@@ -188,16 +206,11 @@ func newReplay(o *replayFlags) (*replay, error) {
 		}
 		r.now = at.Unix()
 	}
-	var err error
-	if r.old, err = readRules(o.old); err != nil {
-		return nil, err
-	}
-	r.new, err = readRules(o.new)
-	return r, err
+	return r, nil
 }
 
 // file replays one log.
-func (r *replay) file(name string, stdin io.Reader) error {
+func (r *replay) file(ctx context.Context, name string, stdin io.Reader, bar *progress) error {
 	var in io.Reader = stdin
 	if name != "-" {
 		f, err := os.Open(name)
@@ -209,12 +222,37 @@ func (r *replay) file(name string, stdin io.Reader) error {
 	} else {
 		name = "standard input"
 	}
-	err := r.log(name, in)
+	err := r.log(name, counted{untilDone{ctx, in}, bar})
 	var known *fingerpost.Error
-	if err != nil && !errors.As(err, &known) {
+	if err != nil && !errors.As(err, &known) && ctx.Err() == nil {
 		return fileError(name, "read", err)
 	}
 	return err
+}
+
+// totalSize is how many bytes logs have, or 0 if that is not known.
+func totalSize(logs []string) (total int64) {
+	for _, log := range logs {
+		info, err := os.Stat(log)
+		if err != nil || !info.Mode().IsRegular() {
+			return 0
+		}
+		total += info.Size()
+	}
+	return total
+}
+
+// untilDone reads until a context ends.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.Reader.Read(b)
 }
 
 // log replays the lines of in.

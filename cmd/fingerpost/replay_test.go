@@ -33,6 +33,12 @@ func replayOf(t testing.TB, o replayFlags, old, new string) *replay {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r.old, err = readRules(o.old); err != nil {
+		t.Fatal(err)
+	}
+	if r.new, err = readRules(o.new); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 

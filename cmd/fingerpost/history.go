@@ -1,83 +1,22 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
-	"time"
 
+	"fingerpost"
 	"fingerpost/admin"
 	"fingerpost/admin/client"
 	"fingerpost/store"
 
 	"github.com/spf13/cobra"
 )
-
-// The smaller families: what a server knows beside its content.
-
-func nodesCommand() *cobra.Command {
-	list := &cobra.Command{Use: "list", Short: "List the nodes and what each serves", Args: exactArgs(0)}
-	return family("nodes", "Look at the nodes of a server", remoteVerb(list, func(s *session, _ []string) error {
-		nodes, err := s.Nodes(s.ctx)
-		return printSlice(s, nodes, err,
-			column[store.Node]{"id", func(n *store.Node) string { return n.ID }},
-			column[store.Node]{"roles", func(n *store.Node) string { return strings.Join(n.Roles, " ") }},
-			column[store.Node]{"region", func(n *store.Node) string { return n.Region }},
-			column[store.Node]{"version", func(n *store.Node) string { return n.Version }},
-			column[store.Node]{"health", func(n *store.Node) string { return n.Health }},
-			column[store.Node]{"rev", func(n *store.Node) string { return fmt.Sprint(n.Rev) }},
-			column[store.Node]{"seen", func(n *store.Node) string { return moment(n.Seen) }})
-	}))
-}
-
-var tokenColumns = []column[admin.TokenResource]{
-	{"id", func(t *admin.TokenResource) string { return t.ID }},
-	{"name", func(t *admin.TokenResource) string { return t.Name }},
-	{"role", func(t *admin.TokenResource) string { return string(t.Role) }},
-	{"scope", func(t *admin.TokenResource) string { return t.Scope }},
-	{"team", func(t *admin.TokenResource) string { return t.Team }},
-	{"owner", func(t *admin.TokenResource) string { return t.Owner }},
-	{"expires", func(t *admin.TokenResource) string { return moment(t.Expires) }},
-	{"used", func(t *admin.TokenResource) string { return moment(t.Used) }},
-}
-
-func tokensCommand() *cobra.Command {
-	list := &cobra.Command{Use: "list", Short: "List the tokens that you could revoke", Args: exactArgs(0)}
-	add := &cobra.Command{Use: "add NAME", Short: "Make a token; its secret is shown this once", Args: exactArgs(1)}
-	var t admin.TokenResource
-	var role string
-	var lives time.Duration
-	add.Flags().StringVar(&t.Scope, "scope", "", "`LIMIT` to what the role allows: api, read, draft, write, publish or node")
-	add.Flags().StringVar(&role, "role", "", "`ROLE`: viewer, editor, publisher or admin")
-	add.Flags().StringVar(&t.Team, "team", "", "`NAME` of the team, or * for all")
-	add.Flags().DurationVar(&lives, "expires", 0, "`DURATION` that it is good for, as in 720h (default for ever)")
-	remove := &cobra.Command{Use: "delete ID", Short: "Revoke a token", Args: exactArgs(1)}
-	return family("tokens", "Look at tokens of a server, make and revoke them",
-		remoteVerb(list, func(s *session, _ []string) error {
-			tokens, err := s.Tokens(s.ctx)
-			return printSlice(s, tokens, err, tokenColumns...)
-		}),
-		remoteVerb(add, func(s *session, args []string) error {
-			t := t
-			t.Name, t.Role = args[0], admin.Role(role)
-			if lives > 0 {
-				t.Expires = time.Now().Add(lives)
-			}
-			made, err := s.AddToken(s.ctx, t)
-			if err != nil {
-				return err
-			}
-			return printOne(s, made, append(tokenColumns[:len(tokenColumns):len(tokenColumns)],
-				column[admin.TokenResource]{"secret", func(t *admin.TokenResource) string { return t.Secret }})...)
-		}),
-		remoteVerb(remove, func(s *session, args []string) error {
-			err := s.DeleteToken(s.ctx, args[0])
-			if err == nil {
-				s.note("revoked %s", args[0])
-			}
-			return err
-		}))
-}
 
 var versionColumns = []column[store.Version]{
 	{"name", func(v *store.Version) string { return v.Name }},
@@ -123,6 +62,7 @@ func parseRev(text string) (int64, error) {
 
 func versionsCommand() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List named revisions", Args: exactArgs(0)}
+	remove := &cobra.Command{Use: "delete NAME", Short: "Take the name of a revision away; what it names stays", Args: exactArgs(1)}
 	name := &cobra.Command{Use: "name NAME [REV]", Short: "Name a revision, the newest one unless another is given", Args: rangeArgs(1, 2)}
 	var why string
 	name.Flags().StringVar(&why, "note", "", "`TEXT` that stands beside the name")
@@ -149,6 +89,13 @@ func versionsCommand() *cobra.Command {
 			}
 			return printOne(s, v, versionColumns...)
 		}),
+		remoteVerb(remove, func(s *session, args []string) error {
+			err := s.DeleteVersion(s.ctx, args[0])
+			if err == nil {
+				s.note("no name any more: %s", args[0])
+			}
+			return err
+		}),
 		remoteVerb(restore, func(s *session, args []string) error {
 			return s.bringBack(b, yes, func(b client.BringBack) (admin.Result, error) { return s.Restore(s.ctx, args[0], b) })
 		}))
@@ -158,6 +105,7 @@ func changesCommand() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List revisions, the newest first", Args: exactArgs(0)}
 	var limit int
 	limitFlag(list, &limit)
+	show := &cobra.Command{Use: "show REV", Short: "Show what one revision changed", Args: exactArgs(1)}
 	revert := &cobra.Command{Use: "revert REV", Short: "Undo one revision and leave later ones alone", Args: exactArgs(1)}
 	var b client.BringBack
 	var yes bool
@@ -174,6 +122,14 @@ func changesCommand() *cobra.Command {
 				column[admin.ChangeInfo]{"names", func(c *admin.ChangeInfo) string { return strings.Join(c.Names, " ") }},
 				column[admin.ChangeInfo]{"note", func(c *admin.ChangeInfo) string { return c.Note }})
 		}),
+		remoteVerb(show, func(s *session, args []string) error {
+			rev, err := parseRev(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = s.differences(s.Change(s.ctx, rev))
+			return err
+		}),
 		remoteVerb(revert, func(s *session, args []string) error {
 			rev, err := parseRev(args[0])
 			if err != nil {
@@ -181,38 +137,6 @@ func changesCommand() *cobra.Command {
 			}
 			return s.bringBack(b, yes, func(b client.BringBack) (admin.Result, error) { return s.Revert(s.ctx, rev, nil, b) })
 		}))
-}
-
-var sourceColumns = []column[admin.SourceResource]{
-	{"label", func(v *admin.SourceResource) string { return v.Label }},
-	{"kind", func(v *admin.SourceResource) string { return v.Kind }},
-	{"state", func(v *admin.SourceResource) string { return v.State }},
-	{"paused", func(v *admin.SourceResource) string { return strconv.FormatBool(v.Paused) }},
-	{"rev", func(v *admin.SourceResource) string { return number(v.Rev) }},
-	{"version", func(v *admin.SourceResource) string { return v.Version }},
-	{"team", func(v *admin.SourceResource) string { return v.Team }},
-	{"error", func(v *admin.SourceResource) string { return v.Error }},
-}
-
-func sourcesCommand() *cobra.Command {
-	list := &cobra.Command{Use: "list", Short: "List where content comes from", Args: exactArgs(0)}
-	set := func(use, short string, paused bool) *cobra.Command {
-		cmd := &cobra.Command{Use: use, Short: short, Args: exactArgs(1)}
-		return remoteVerb(cmd, func(s *session, args []string) error {
-			v, err := s.PauseSource(s.ctx, args[0], paused)
-			if err != nil {
-				return err
-			}
-			return printOne(s, v, sourceColumns...)
-		})
-	}
-	return family("sources", "Look at sources of a server, pause and resume them",
-		remoteVerb(list, func(s *session, _ []string) error {
-			sources, err := s.Sources(s.ctx)
-			return printSlice(s, sources, err, sourceColumns...)
-		}),
-		set("pause LABEL", "Keep a source from being applied", true),
-		set("resume LABEL", "Let a source be applied again", false))
 }
 
 func auditCommand() *cobra.Command {
@@ -223,7 +147,11 @@ func auditCommand() *cobra.Command {
 	list.Flags().StringVar(&key, "key", "", "only about the one with this `KEY`")
 	list.Flags().StringVar(&who, "who", "", "only what this `USER` or source did")
 	limitFlag(list, &limit)
-	verify := &cobra.Command{Use: "verify", Short: "Check that nothing in the audit was rewritten", Args: exactArgs(0)}
+	export := &cobra.Command{Use: "export [FILE]", Short: "Write the whole audit, an entry on each line, the oldest first", Args: rangeArgs(0, 1)}
+	verify := &cobra.Command{Use: "verify [EXPORT]", Short: "Check that nothing in the audit was rewritten", Args: rangeArgs(0, 1),
+		Long: `Check that nothing in the audit was rewritten: that each entry goes on from the one
+before. Whoever can write to the whole database could make a new chain; with a file that
+audit export wrote earlier it is checked that the audit still goes on from that one.`}
 	return family("audit", "Look at who did what on a server",
 		remoteVerb(list, func(s *session, _ []string) error {
 			return printList(s, first(s, limit, s.Audit(s.ctx, kind, key, who)),
@@ -235,13 +163,68 @@ func auditCommand() *cobra.Command {
 				column[admin.AuditEntry]{"key", func(e *admin.AuditEntry) string { return e.Key }},
 				column[admin.AuditEntry]{"rev", func(e *admin.AuditEntry) string { return number(e.Rev) }})
 		}),
-		remoteVerb(verify, func(s *session, _ []string) error {
+		remoteVerb(export, func(s *session, args []string) error {
+			if len(args) == 0 {
+				return s.ExportAudit(s.ctx, s.cmd.OutOrStdout())
+			}
+			err := writeWhole(args[0], func(w io.Writer) error {
+				bar := showProgress("audit", 0, unitBytes)
+				defer bar.end()
+				return s.ExportAudit(s.ctx, countedWriter{w, bar})
+			})
+			return ownFile(args[0], err)
+		}),
+		remoteVerb(verify, func(s *session, args []string) error {
+			var kept admin.AuditEntry
+			if len(args) > 0 {
+				var err error
+				if kept, err = lastEntry(args[0]); err != nil {
+					return err
+				}
+			}
 			end, err := s.VerifyAudit(s.ctx)
 			if err != nil {
 				return err
+			}
+			if kept.Seq > 0 {
+				if err := s.goesOnFrom(args[0], kept); err != nil {
+					return err
+				}
 			}
 			return printOne(s, end,
 				column[admin.AuditEnd]{"seq", func(e *admin.AuditEnd) string { return fmt.Sprint(e.Seq) }},
 				column[admin.AuditEnd]{"hash", func(e *admin.AuditEnd) string { return e.Hash }})
 		}))
+}
+
+// lastEntry is the last entry of an export.
+func lastEntry(file string) (last admin.AuditEntry, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return last, fileError(file, "read", err)
+	}
+	defer f.Close()
+	for dec := json.NewDecoder(bufio.NewReader(f)); ; {
+		var e admin.AuditEntry
+		switch err := dec.Decode(&e); {
+		case err == io.EOF && last.Seq > 0:
+			return last, nil
+		case err != nil, e.Seq != last.Seq+1 && last.Seq > 0, e.Hash == "":
+			return last, &fingerpost.Error{Code: "bad_file", Message: "this is no whole export of an audit", Hint: "fingerpost audit export " + file + " writes one", At: fingerpost.Position{File: file}}
+		}
+		last = e
+	}
+}
+
+// goesOnFrom checks that the audit still has an entry that was kept.
+func (s *session) goesOnFrom(file string, kept admin.AuditEntry) error {
+	now, err := s.AuditEntry(s.ctx, kept.Seq)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if now.Seq != kept.Seq || now.Hash != kept.Hash {
+		return &fingerpost.Error{Code: "audit_broken", Message: fmt.Sprintf("entry %d of the audit is not the one of the export", kept.Seq), At: fingerpost.Position{File: file},
+			Hint: "the audit was rewritten, or the store is another one: compare it with a backup"}
+	}
+	return nil
 }
