@@ -34,7 +34,7 @@ import (
 var (
 	binary string         // the program
 	ca     = testca.New() // every certificate is of this authority
-	needed = []string{"curl", "git", "openssl", "setpriv"}
+	needed = []string{"bash", "curl", "git", "openssl", "script", "setpriv"}
 )
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
@@ -72,6 +72,7 @@ func buildAndRun(m *testing.M) int {
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		parallel.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
 	}
+	defer stopCluster()
 	return m.Run()
 }
 
@@ -113,6 +114,9 @@ func TestScripts(t *testing.T) {
 			"cert":       command((*script).cert),
 			"write":      command((*script).write),
 			"flip":       command((*script).flip),
+			"keep":       command((*script).keep),
+			"postgres":   command((*script).postgres),
+			"workflow":   command((*script).workflow),
 			"rotate":     command((*script).rotate),
 			"load":       command((*script).load),
 		},

@@ -315,7 +315,7 @@ func rowErrors(err error, at position) error {
 	}
 	var errs []error
 	for _, f := range p.Errors {
-		e := &fingerpost.Error{Code: f.Code, Message: f.Detail, Hint: f.Hint}
+		e := &fingerpost.Error{Code: f.Code, Message: f.Detail, Hint: asVerb(f.Hint)}
 		if f.Pointer != "" {
 			e.Message = f.Pointer + ": " + e.Message
 		}

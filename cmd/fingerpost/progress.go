@@ -106,17 +106,19 @@ func (p *progress) line() string {
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 func (p *progress) bar() {
-	var bar *progressbar.ProgressBar
+	bar, said := p.newBar(), p.what.Load()
+	shown := false
 	p.every(progressBegins, progressStep, func() {
-		if bar == nil {
-			bar = p.newBar()
+		shown = true
+		if what := p.what.Load(); what != said {
+			bar.Describe(*what)
+			said = what
 		}
 		if done := p.done.Load(); p.total <= 0 || done <= p.total {
 			bar.Set64(done)
 		}
-		bar.Describe(*p.what.Load())
 	})
-	if bar != nil {
+	if shown {
 		bar.Clear()
 	}
 }
@@ -127,7 +129,8 @@ func (p *progress) newBar() *progressbar.ProgressBar {
 	if total == 0 {
 		total = -1
 	}
-	o := []progressbar.Option{progressbar.OptionSetWriter(p.w), progressbar.OptionSetWidth(30), progressbar.OptionSetElapsedTime(true),
+	o := []progressbar.Option{progressbar.OptionSetWriter(p.w), progressbar.OptionSetDescription(*p.what.Load()), progressbar.OptionSetWidth(30),
+		progressbar.OptionSetElapsedTime(true),
 		progressbar.OptionSetPredictTime(total > 0), progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionShowCount()}
 	if p.unit == unitBytes {
 		o = append(o, progressbar.OptionShowBytes(true), progressbar.OptionShowTotalBytes(total > 0))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -117,8 +118,33 @@ func remoteError(err error) error {
 	return err
 }
 
+// inVerbs says what the API's hints say in words of the command line: a parameter is
+// a flag here, and a route a verb.
+var inVerbs = []struct {
+	api  *regexp.Regexp
+	here string
+}{
+	{regexp.MustCompile(`GET /api/v1/session\b`), "fingerpost whoami"},
+	{regexp.MustCompile(`GET /api/v1/(\w+)`), "fingerpost $1 list"},
+	{regexp.MustCompile(`PUT /api/v1/teams/\{team\}`), "fingerpost teams set NAME"},
+	{regexp.MustCompile(`POST /api/v1/sources/\{label\}/(\w+)`), "fingerpost sources $1 LABEL"},
+	{regexp.MustCompile(`POST (/api/v1/)?changesets`), "fingerpost apply"},
+	{regexp.MustCompile(`POST redirects\b`), "fingerpost redirects set"},
+	{regexp.MustCompile(`\b(take|overwrite)=true`), "--$1"},
+	{regexp.MustCompile(`\ballowRemoving=`), "--allow-removing "},
+	{regexp.MustCompile(`\bredirects=(delete|keep)`), "--redirects $1"},
+	{regexp.MustCompile(`\bjobs/(job-\w+)`), "fingerpost jobs get $1"},
+}
+
+func asVerb(hint string) string {
+	for _, r := range inVerbs {
+		hint = r.api.ReplaceAllString(hint, r.here)
+	}
+	return hint
+}
+
 func problemErrors(p *admin.Problem) error {
-	hint := strings.ReplaceAll(p.Hint, "take=true", "--take") // a parameter of the API is a flag here
+	hint := asVerb(p.Hint)
 	if p.Status == http.StatusUnauthorized {
 		hint = "give a token with --token or FINGERPOST_TOKEN, or --data DIR of a node on this machine"
 	}
@@ -131,7 +157,7 @@ func problemErrors(p *admin.Problem) error {
 		if f.Pointer != "" {
 			where += f.Pointer + ": "
 		}
-		errs = append(errs, &fingerpost.Error{Code: f.Code, Message: where + f.Detail, Hint: f.Hint})
+		errs = append(errs, &fingerpost.Error{Code: f.Code, Message: where + f.Detail, Hint: asVerb(f.Hint)})
 	}
 	return errors.Join(errs...)
 }

@@ -338,3 +338,21 @@ func TestWhatIsWrongWithTheServerOrTheCommandLineIsSaid(t *testing.T) {
 		}
 	}
 }
+
+func TestHintsOfTheAPIAreSaidInVerbs(t *testing.T) {
+	for hint, want := range map[string]string{
+		"take=true takes it over":                                         "--take takes it over",
+		"if that is meant, say allowRemoving=7":                           "if that is meant, say --allow-removing 7",
+		"ask one of them: GET /api/v1/session says who you are":           "ask one of them: fingerpost whoami says who you are",
+		"GET /api/v1/changes lists them":                                  "fingerpost changes list lists them",
+		"PUT /api/v1/teams/{team} makes one":                              "fingerpost teams set NAME makes one",
+		"resume it: POST /api/v1/sources/{label}/resume":                  "resume it: fingerpost sources resume LABEL",
+		"say redirects=delete to delete them too, or redirects=keep to …": "say --redirects delete to delete them too, or --redirects keep to …",
+		"look at jobs/job-0a1b":                                           "look at fingerpost jobs get job-0a1b",
+		"letters, digits and hyphens":                                     "letters, digits and hyphens",
+	} {
+		if got := asVerb(hint); got != want {
+			t.Errorf("%q is %q, want %q", hint, got, want)
+		}
+	}
+}
