@@ -247,6 +247,9 @@ func (s *session) applyPlan(name string, o *applyOptions) error {
 		if err != nil {
 			return moved(err, p.Revision)
 		}
+		if result.Repeated {
+			s.note("note: this plan was applied before, as revision %d; nothing was changed now", result.Rev)
+		}
 	} else if now, err := s.Version(s.ctx, "current"); err != nil {
 		return err
 	} else if now.Rev != p.Revision {
@@ -258,7 +261,7 @@ func (s *session) applyPlan(name string, o *applyOptions) error {
 // moved says what to do where the server refuses a plan because it has changed.
 func moved(err error, base int64) error {
 	var p *admin.Problem
-	if errors.As(err, &p) && p.Code == "moved" {
+	if errors.As(err, &p) && (p.Code == "moved" || p.Code == "base_moved") {
 		return movedError(base)
 	}
 	return err
