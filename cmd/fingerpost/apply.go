@@ -207,6 +207,9 @@ func (f *applyFlags) read(s *session) (*planned, error) {
 		s.note("note: the settings of a node in %s stay with the node; only hosts and redirects are applied", strings.Join(f.files, ", "))
 	}
 	p := &planned{f: f, content: set.Content()}
+	if len(p.content.Hosts)+len(p.content.Redirects) == 0 {
+		s.note("note: there are no hosts and no redirects in %s", strings.Join(f.files, ", "))
+	}
 	_, err = redirect.Compile(p.content.Hosts, p.content.Redirects)
 	return p, err
 }

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"fingerpost"
 	"fingerpost/store"
 
 	"github.com/spf13/cobra"
@@ -23,13 +25,23 @@ func (f *storeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.store, "store", "", "`DSN` of another store: sqlite:DIR or postgres://…")
 }
 
-func (f *storeFlags) open(ctx context.Context) (*store.DB, error) {
+// open opens the store. One that has to be there is not made.
+func (f *storeFlags) open(ctx context.Context, mustBe bool) (*store.DB, error) {
 	dsn := f.store
 	switch {
 	case dsn == "" && f.data == "":
 		return nil, usage(errors.New("which store? --data DIR or --store DSN"))
 	case dsn == "":
 		dsn = "sqlite:" + f.data
+	}
+	if path, ok := strings.CutPrefix(dsn, "sqlite:"); ok && mustBe {
+		info, err := os.Stat(path)
+		if err == nil && info.IsDir() {
+			_, err = os.Stat(filepath.Join(path, "fingerpost.db"))
+		}
+		if err != nil {
+			return nil, &fingerpost.Error{Code: "no_store", Message: "there is no store in " + path, Hint: "--data is the folder that fingerpost serve --data was given"}
+		}
 	}
 	return store.Open(ctx, dsn, store.Options{})
 }
@@ -43,11 +55,13 @@ func backupCommand() *cobra.Command {
 using it. The file can be restored into SQLite and into PostgreSQL, whichever it
 came from. It holds what people may not see, such as hashes of passwords: keep it
 as safe as the store.`,
+		Example: `  fingerpost backup --data /var/lib/fingerpost all.backup
+  fingerpost restore --store postgres://fingerpost@db.example.com/fingerpost all.backup`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			db, err := flags.open(ctx)
+			db, err := flags.open(ctx, true)
 			if err != nil {
 				return err
 			}
@@ -90,7 +104,7 @@ content anew.`,
 			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 				size = info.Size()
 			}
-			db, err := flags.open(ctx)
+			db, err := flags.open(ctx, false)
 			if err != nil {
 				return err
 			}

@@ -127,6 +127,9 @@ func changesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := s.Version(s.ctx, args[0]); err != nil {
+				return err
+			}
 			_, err = s.differences(s.Change(s.ctx, rev))
 			return err
 		}),

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	"fingerpost"
 	"fingerpost/admin"
 	"fingerpost/store"
 
@@ -28,8 +30,14 @@ func nodesCommand() *cobra.Command {
 				column[store.Node]{"seen", func(n *store.Node) string { return moment(n.Seen) }})
 		}),
 		remoteVerb(remove, func(s *session, args []string) error {
-			err := s.DeleteNode(s.ctx, args[0])
-			if err == nil {
+			nodes, err := s.Nodes(s.ctx)
+			if err == nil && !slices.ContainsFunc(nodes, func(n store.Node) bool { return n.ID == args[0] }) {
+				err = &fingerpost.Error{Code: "not_found", Message: "there is no node " + args[0], Hint: "fingerpost nodes list shows what there is"}
+			}
+			if err != nil {
+				return err
+			}
+			if err = s.DeleteNode(s.ctx, args[0]); err == nil {
 				s.note("forgotten: %s", args[0])
 			}
 			return err

@@ -13,6 +13,7 @@ import (
 	"fingerpost"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit statuses of every verb.
@@ -34,6 +35,26 @@ func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)
 type usageError struct{ error }
 
 func usage(err error) error { return usageError{err} }
+
+// flagError says in plain words what is wrong with the value of a flag.
+func flagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	want := ""
+	switch bad.GetFlag().Value.Type() {
+	case "int", "int64":
+		want = "is not a whole number"
+	case "duration":
+		want = "is not a duration, as in 90s, 15m or 720h"
+	case "bool":
+		want = "is neither true nor false"
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s %q %s", bad.GetFlag().Name, bad.GetValue(), want)
+}
 
 // exactArgs and minArgs count arguments; what is wrong with them is a usage
 // error.

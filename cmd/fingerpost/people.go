@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,7 +32,10 @@ var tokenColumns = []column[admin.TokenResource]{
 
 func tokensCommand() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List the tokens that you could revoke", Args: exactArgs(0)}
-	add := &cobra.Command{Use: "add NAME", Short: "Make a token; its secret is shown this once", Args: exactArgs(1)}
+	add := &cobra.Command{Use: "add NAME", Short: "Make a token; its secret is shown this once", Args: exactArgs(1),
+		Example: `  fingerpost tokens add ci --role publisher --team marketing --expires 2160h
+  fingerpost tokens add report --role viewer --team '*' --scope read
+  fingerpost tokens add edge-oslo --scope node`}
 	var t admin.TokenResource
 	var role string
 	var lives time.Duration
@@ -48,7 +52,12 @@ func tokensCommand() *cobra.Command {
 		remoteVerb(add, func(s *session, args []string) error {
 			t := t
 			t.Name, t.Role = args[0], admin.Role(role)
-			if lives > 0 {
+			switch {
+			case t.Scope != "node" && (role == "" || t.Team == ""):
+				return usage(errors.New("whose rights? --role ROLE --team NAME, or --scope node"))
+			case add.Flags().Changed("expires") && lives <= 0:
+				return usage(fmt.Errorf("--expires %s: the token would be good for nothing", lives))
+			case lives > 0:
 				t.Expires = time.Now().Add(lives)
 			}
 			made, err := s.AddToken(s.ctx, t)

@@ -62,9 +62,25 @@ func remoteVerb(cmd *cobra.Command, do func(s *session, args []string) error) *c
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		return remoteError(do(&session{c, f.address(), ctx, cmd, f.output}, args))
+		return remoteError(hintAtList(cmd, do(&session{c, f.address(), ctx, cmd, f.output}, args)))
 	}
 	return cmd
+}
+
+// hintAtList says where the names are, where the server does not have one.
+func hintAtList(cmd *cobra.Command, err error) error {
+	var p *admin.Problem
+	if !isMissing(err) || !errors.As(err, &p) || p.Hint != "" {
+		return err
+	}
+	for _, verb := range cmd.Parent().Commands() {
+		if verb.Name() == "list" {
+			known := *p
+			known.Hint = verb.CommandPath() + " shows what there is"
+			return &known
+		}
+	}
+	return err
 }
 
 // family is a noun with its verbs.
@@ -124,6 +140,7 @@ var inVerbs = []struct {
 	api  *regexp.Regexp
 	here string
 }{
+	{regexp.MustCompile(`^the fields are those of GET .*`), ""},
 	{regexp.MustCompile(`GET /api/v1/session\b`), "fingerpost whoami"},
 	{regexp.MustCompile(`GET /api/v1/(\w+)`), "fingerpost $1 list"},
 	{regexp.MustCompile(`PUT /api/v1/teams/\{team\}`), "fingerpost teams set NAME"},
@@ -148,16 +165,19 @@ func problemErrors(p *admin.Problem) error {
 	if p.Status == http.StatusUnauthorized {
 		hint = "give a token with --token or FINGERPOST_TOKEN, or --data DIR of a node on this machine"
 	}
-	errs := []error{&fingerpost.Error{Code: p.Code, Message: cmp.Or(p.Detail, p.Title), Hint: hint}}
+	if len(p.Errors) == 0 {
+		return &fingerpost.Error{Code: p.Code, Message: cmp.Or(p.Detail, p.Title), Hint: hint}
+	}
+	var errs []error
 	for _, f := range p.Errors {
 		where := ""
 		if f.Line > 0 {
 			where = fmt.Sprintf("line %d: ", f.Line)
 		}
 		if f.Pointer != "" {
-			where += f.Pointer + ": "
+			where += strings.ReplaceAll(strings.TrimLeft(f.Pointer, "/?"), "/", ".") + ": "
 		}
-		errs = append(errs, &fingerpost.Error{Code: f.Code, Message: where + f.Detail, Hint: asVerb(f.Hint)})
+		errs = append(errs, &fingerpost.Error{Code: f.Code, Message: where + f.Detail, Hint: cmp.Or(asVerb(f.Hint), hint)})
 	}
 	return errors.Join(errs...)
 }
