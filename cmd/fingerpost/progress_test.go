@@ -3,19 +3,38 @@ package main
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// printed is what was written so far.
+type printed struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.buf.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.buf.String()
+}
+
 func TestProgressIsALineEveryFiveSecondsWhereThereIsNoTerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out printed
 		p := newProgress(&out, false, "sent", 1000, "row")
 		p.at(10)
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		if out.Len() > 0 {
+		if out.String() != "" {
 			t.Errorf("after 4 s: %q", out.String())
 		}
 		p.at(400)
@@ -33,12 +52,12 @@ func TestProgressIsALineEveryFiveSecondsWhereThereIsNoTerminal(t *testing.T) {
 func TestProgressIsABarOnATerminalWhichGoesAway(t *testing.T) {
 	for _, total := range []int64{0, 1000} {
 		synctest.Test(t, func(t *testing.T) {
-			var out bytes.Buffer
+			var out printed
 			p := newProgress(&out, true, "sent", total, "row")
 			p.at(10)
 			time.Sleep(999 * time.Millisecond)
 			synctest.Wait()
-			if out.Len() > 0 {
+			if out.String() != "" {
 				t.Errorf("within a second: %q", out.String())
 			}
 			time.Sleep(time.Second)
@@ -55,12 +74,12 @@ func TestProgressIsABarOnATerminalWhichGoesAway(t *testing.T) {
 func TestWhatIsShortIsNotSpokenOf(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			var out bytes.Buffer
+			var out printed
 			p := newProgress(&out, terminal, "sent", 1000, "row")
 			p.at(1000)
 			time.Sleep(900 * time.Millisecond)
 			p.end()
-			if out.Len() > 0 {
+			if out.String() != "" {
 				t.Errorf("%q", out.String())
 			}
 		})
