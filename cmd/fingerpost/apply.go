@@ -251,8 +251,9 @@ func (s *session) post(p *planned, o client.Changeset, base int64) (admin.Change
 	defer bar.end()
 	go func() {
 		b := bufio.NewWriter(w)
-		err := writeRows(b, p.content, bar)
-		w.CloseWithError(errors.Join(err, b.Flush()))
+		err := errors.Join(writeRows(b, p.content, bar), b.Flush())
+		bar.say("sent, and checked by the server")
+		w.CloseWithError(err)
 	}()
 	r, err := s.postAt(rows, o, base)
 	return r, rowErrors(err, inContent(p.content))
