@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"fingerpost"
 	"fingerpost/store"
@@ -137,6 +138,8 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusUnprocessableEntity, "invalid", err.Error(), "")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		p = retryLater(problem(http.StatusServiceUnavailable, "unavailable", "the store cannot be reached; nothing has changed", "try again later; visitors are served meanwhile"), 5)
+	case errors.Is(err, store.ErrFull), errors.Is(err, syscall.ENOSPC):
+		p = retryLater(problem(http.StatusInsufficientStorage, "no_space", "there is no room left on the disk; nothing has changed", "make room on the disk of the store; visitors are served meanwhile"), 60)
 	case errors.Is(err, store.ErrUnknown):
 		p = retryLater(problem(http.StatusServiceUnavailable, "unknown_result", "the store was lost while it wrote: the change is there or not", "repeat the request with the same Idempotency-Key to learn which"), 5)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

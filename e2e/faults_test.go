@@ -243,9 +243,26 @@ func TestEdgeKilledDuringCompaction(t *testing.T) {
 	edge.serves(sample)
 
 	// A last record that was not written to its end.
-	control.put("torn.example", "https://t.example/torn")
-	edge.leads("torn.example/", "https://t.example/torn")
-	edge.kill()
+	snapshots := func() (names []string) {
+		names, _ = filepath.Glob(filepath.Join(dir, "snapshot*"))
+		return names
+	}
+	torn := ""
+	for i := 0; torn == ""; i++ {
+		before := snapshots()
+		host := fmt.Sprintf("torn%d.example", i)
+		control.put(host, "https://t.example/torn")
+		edge.leads(host+"/", "https://t.example/torn")
+		edge.kill()
+		if slices.Equal(before, snapshots()) && !compacting() {
+			torn = host + "/" // it is in the log alone
+		} else if i == 10 {
+			t.Fatal("it compacts for ever")
+		} else {
+			sample[host+"/"] = "https://t.example/torn"
+			edge.start()
+		}
+	}
 	control.kill()
 	logs, err := filepath.Glob(filepath.Join(dir, "log-*"))
 	if err != nil || len(logs) == 0 {
@@ -262,11 +279,11 @@ func TestEdgeKilledDuringCompaction(t *testing.T) {
 	}
 	edge.start()
 	edge.serves(sample)
-	if _, to := edge.visit("torn.example/"); to != "" {
+	if _, to := edge.visit(torn); to != "" {
 		t.Errorf("a record without its end leads to %q", to)
 	}
 	control.start()
-	edge.leads("torn.example/", "https://t.example/torn") // it is fetched again
+	edge.leads(torn, "https://t.example/torn") // it is fetched again
 	edge.serves(sample)
 }
 
@@ -331,15 +348,13 @@ func TestFullDiskOfControl(t *testing.T) {
 			t.Logf("after %d changesets: %d %s", i, r.status, r.body)
 		}
 		refused++
-		if r.status < 500 {
+		if r.status != 507 || r.problem(t).Hint == "" {
 			t.Errorf("a full disk is answered with %d %s", r.status, r.body)
 		}
-		r.problem(t)
 	}
-	if r, err := n.ask("", "POST", "changesets", bytes.NewReader(body("large.example", 20_000)), ndjson); err != nil || r.status < 500 {
-		t.Errorf("a large changeset on a full disk: %d %s %v", r.status, r.body, err)
-	} else {
-		r.problem(t)
+	// The node hangs up on what is still being sent, and the client may see only that.
+	if r, err := n.ask("", "POST", "changesets", bytes.NewReader(body("large.example", 20_000)), ndjson); err == nil && (r.status != 507 || r.problem(t).Hint == "") {
+		t.Errorf("a large changeset on a full disk: %d %s", r.status, r.body)
 	}
 	if got := n.redirects(""); len(got) != len(want) {
 		t.Errorf("%d redirects are there, acknowledged were %d", len(got), len(want))
