@@ -97,10 +97,17 @@ func TestControlKilledDuringAnImport(t *testing.T) {
 			if err != nil || r.status != 202 {
 				t.Fatalf("%s: %d %s %v", name, r.status, r.body, err)
 			}
-			time.Sleep(time.Duration(round-1) * 60 * time.Millisecond) // the job goes on
+			time.Sleep(time.Duration(round-1) * 200 * time.Millisecond) // the job goes on
 			control.kill()
 		}
 		control.start()
+		var jobs struct{ Items []struct{ State string } }
+		control.must(&jobs, "GET", "jobs", "")
+		for _, j := range jobs.Items {
+			if j.State != "done" && j.State != "failed" {
+				t.Errorf("killed when %s: a job is still %s", name, j.State)
+			}
+		}
 		there := len(control.redirects(host))
 		if there != 0 && there != large {
 			t.Errorf("killed when %s: %d of %d rows are there", name, there, large)
