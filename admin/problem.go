@@ -201,7 +201,7 @@ func humaProblem(status int, message string, errs []error) *Problem {
 	if status == http.StatusInternalServerError && len(errs) > 0 {
 		return problemOf(errors.Join(errs...))
 	}
-	p := problem(status, "bad_request", message, "")
+	p := problem(status, "bad_request", message, "the shape of requests is in GET /api/v1/openapi.json")
 	switch status {
 	case http.StatusUnprocessableEntity:
 		p.Code, p.Detail = "invalid", "what was sent is not valid; nothing has changed"
@@ -223,7 +223,7 @@ func humaProblem(status int, message string, errs []error) *Problem {
 		}
 		p.Errors = append(p.Errors, Fault{Pointer: pointerOf(detail.Location), Detail: detail.Message, Hint: hintFor(detail.Message)})
 		if strings.HasPrefix(detail.Location, "query.") {
-			p.Hint = ""
+			p.Hint = "the parameters are those of GET /api/v1/openapi.json"
 		}
 	}
 	return p
@@ -235,6 +235,8 @@ func hintFor(message string) string {
 		return "there is no such field: look at its spelling, capitals count"
 	case message == "unknown query parameter":
 		return "there is no such parameter"
+	case strings.HasPrefix(message, "expected "):
+		return "types and limits are in GET /api/v1/openapi.json"
 	}
 	return ""
 }
