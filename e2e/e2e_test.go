@@ -7,10 +7,10 @@
 // of; certificates come from internal/testca, databases from internal/testpg, cut
 // connections from internal/faults. README.md tells how to write a script.
 //
-// Start reading at [TestScripts] and its list of commands. What a script has no
-// words for, several nodes and how they die, is in faults_test.go. Those that ask are in
+// Start reading at [TestScripts] and its list of commands. Those that ask are in
 // visit_test.go and raw_test.go, the server is in serve_test.go, what changes
-// files in files_test.go, and what asks all the time in load_test.go.
+// files in files_test.go, and what asks all the time in load_test.go. What a
+// script has no words for, several nodes and how they die, is in faults_test.go.
 package e2e
 
 import (
