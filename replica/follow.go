@@ -34,8 +34,9 @@ type Upstream interface {
 }
 
 const (
-	stalled  = 3 * heartbeat // a feed that has been silent for so long is dead
-	maxBatch = 4096          // frames that are applied at once
+	stalled  = 3 * heartbeat          // a feed that has been silent for so long is dead
+	maxBatch = 4096                   // frames that are applied at once
+	ackEvery = 100 * time.Millisecond // each is a write for the control node
 	maxRest  = 20 * time.Millisecond
 	noRest   = time.Millisecond // a batch that takes no longer is followed by the next at once
 )
@@ -54,6 +55,10 @@ func (r *Replica) Follow(ctx context.Context, up Upstream) error {
 		for at := range acks {
 			if err := up.Acknowledge(ctx, at); err != nil && ctx.Err() == nil {
 				r.o.Log.Debug("acknowledge a revision", "error", err)
+			}
+			select { // the next one covers what comes until then
+			case <-time.After(ackEvery):
+			case <-ctx.Done():
 			}
 		}
 	}()
@@ -206,7 +211,9 @@ func (f *follower) stream(ctx context.Context, at Cursor) error {
 		// Many changes that come one by one are taken together: a batch costs little
 		// more than a change. A change that comes alone never waits.
 		ended = time.Now()
-		rest = min(3*(ended.Sub(start)-noRest), maxRest)
+		if !f.r.o.Eager {
+			rest = min(3*(ended.Sub(start)-noRest), maxRest)
+		}
 	}
 	switch {
 	case err != nil:

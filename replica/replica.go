@@ -59,6 +59,11 @@ type Options struct {
 	MinOverlay, MaxOverlay int
 	MaxLog                 int64 // bytes of the log at which it begins; default 64 MiB
 
+	// Eager applies each change as soon as it comes, where otherwise many that come
+	// one by one are waited for and taken together: for a node whose writers wait
+	// for its own copy before they write on.
+	Eager bool
+
 	backoff, maxBackoff time.Duration // pauses after failures; default 100 ms, doubled up to 10 s
 
 	fault func(at string) // for tests: called at points where a crash or a failure may come

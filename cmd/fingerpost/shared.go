@@ -73,7 +73,7 @@ func (n *node) openShared(ctx context.Context) error {
 	}
 	n.shared = &shared{}
 	var err error
-	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged}); err != nil {
+	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged, Eager: o.control == ""}); err != nil {
 		return err
 	}
 	if o.control != "" {
