@@ -161,6 +161,17 @@ func TestGetAndScanAreWhatTheContentIs(t *testing.T) {
 	readers.Wait()
 }
 
+// TestAFolderIsForOneAtATime wants an error, and nothing of the first one harmed.
+func TestAFolderIsForOneAtATime(t *testing.T) {
+	dir := t.TempDir()
+	first := open(t, Options{Dir: dir})
+	if r, err := Open(Options{Dir: dir}); err == nil || r != nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("the second gets %v, %v", r, err)
+	}
+	first.Close()
+	open(t, Options{Dir: dir})
+}
+
 // BenchmarkGet prints what one Get of a snapshot of a million redirects costs, of
 // what is there, of what is not, and of what has changed since.
 func BenchmarkGet(b *testing.B) {

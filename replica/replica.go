@@ -151,9 +151,10 @@ func Open(o Options) (r *Replica, err error) {
 		return nil, err
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
+	opened := r
 	defer func() {
 		if err != nil {
-			r.Close()
+			opened.Close()
 		}
 	}()
 	switch mine, err := lock(r.lock); {

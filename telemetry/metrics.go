@@ -106,7 +106,7 @@ func NewMetrics(version string) *Metrics {
 		}),
 		hosts: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fingerpost_hosts",
-			Help: "Host patterns in the table.",
+			Help: "Host patterns in the table; of a node with a store, hosts that have settings.",
 		}),
 		sources: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fingerpost_sources",

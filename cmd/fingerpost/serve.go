@@ -141,6 +141,7 @@ type node struct {
 	roster    roster
 	twins     seldom      // said that two nodes have one name
 	away      atomic.Bool // the store was away when it was asked last
+	orphans   []string    // labels that this node has applied and names no more; apply's alone
 	unapplied bool        // content of files waits for the store; open's and then rejoin's alone
 
 	mu   sync.Mutex    // guards news
@@ -185,6 +186,11 @@ func (n *node) open() (err error) {
 		return err
 	}
 	n.openSources()
+	if n.shared != nil && n.shared.db != nil {
+		if err := n.openApplied(); err != nil {
+			return err
+		}
+	}
 	if err := n.load(); err != nil {
 		return err
 	}
@@ -265,8 +271,8 @@ func (n *node) openFiles() error {
 // apply brings a part of the content of files and sources into force, or refuses
 // it whole: as the table that is served, or in the store, for every node.
 func (n *node) apply(part int, next, content source.Content) error {
-	if n.shared != nil && (n.shared.db == nil || n.label(part) == fileLabel) {
-		return nil // an edge, or a node without files: there is nothing to bring into force
+	if n.shared != nil && n.shared.db == nil {
+		return nil // an edge: there is nothing to bring into force
 	}
 	start := time.Now()
 	table, err := redirect.Compile(content.Hosts, content.Redirects)
@@ -277,8 +283,17 @@ func (n *node) apply(part int, next, content source.Content) error {
 		return err
 	}
 	if n.shared != nil {
-		if err := n.publish(n.life, n.label(part), next); err != nil {
+		publish := func(label string) error { return n.publish(n.life, label, next) }
+		if part == 0 {
+			err = n.publishFiles(publish)
+		} else {
+			err = publish(n.label(part))
+		}
+		if err != nil {
 			return err
+		}
+		if n.label(part) == fileLabel {
+			return nil // there are no files to tell of
 		}
 	} else {
 		n.table.Store(table)
@@ -381,6 +396,9 @@ func (n *node) run(ctx context.Context) error {
 		}()
 	}
 	n.admin.Serving()
+	if n.shared != nil && n.shared.db != nil && len(n.shared.replica.Status().Items) == 0 {
+		n.log.Info("there is no content yet", "hint", "fingerpost redirects set FROM --to URL, fingerpost apply -f FILE, or files: fingerpost init DIR")
+	}
 	n.log.Info("ready", "version", version)
 	notify(n.log, daemon.SdNotifyReady)
 	var err error

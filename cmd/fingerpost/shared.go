@@ -461,12 +461,7 @@ func (n *node) tableChanged() {
 // any more goes. Content of other sources stays as it is.
 func (n *node) publish(ctx context.Context, label string, content source.Content) (err error) {
 	db := n.shared.db
-	defer func() {
-		if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknown) {
-			n.away.Store(true)
-			err = errStoreAway
-		}
-	}()
+	defer func() { err = n.storeAway(err) }()
 	by := store.Actor{Who: label}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
@@ -501,6 +496,15 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 
 // errStoreAway says that content could not be brought into force now.
 var errStoreAway = &fingerpost.Error{Code: "store_away", Message: "the store is away, and content of files and sources is not applied", Hint: "it is by itself once the store is back; what was there before is served"}
+
+// storeAway makes one line of an error that says so, and lets rejoin look.
+func (n *node) storeAway(err error) error {
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknown) {
+		n.away.Store(true)
+		return errStoreAway
+	}
+	return err
+}
 
 // itemsOf makes store items of a source's content.
 func itemsOf(label string, content source.Content) iter.Seq2[store.Change, error] {
