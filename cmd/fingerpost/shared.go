@@ -49,7 +49,7 @@ func (n *node) openShared(ctx context.Context) error {
 	if o.data == "" {
 		return nil
 	}
-	if err := os.MkdirAll(o.data, 0o700); err != nil {
+	if err := makeData(o.data); err != nil {
 		return dataError(o.data, err)
 	}
 	if err := o.checkFolder(); err != nil {
@@ -97,6 +97,18 @@ func (n *node) openShared(ctx context.Context) error {
 	})
 	n.followFeed()
 	return nil
+}
+
+// makeData makes the data folder, if need be. It holds a token and may lie where
+// somebody works with git, so it keeps itself out of that.
+func makeData(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600)
 }
 
 // oneLine is the text of an error that comes in several.
