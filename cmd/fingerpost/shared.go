@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"iter"
 	"net"
@@ -474,6 +475,9 @@ func (n *node) tableChanged() {
 func (n *node) publish(ctx context.Context, label string, content source.Content) (err error) {
 	db := n.shared.db
 	defer func() { err = n.storeAway(err) }()
+	if done, err := n.publishFew(ctx, label, content); done || err != nil {
+		return err
+	}
 	by := store.Actor{Who: label}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
@@ -504,6 +508,106 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 			return err
 		}
 	}
+}
+
+// publishFew is publish for a source of which little has changed: the node's own
+// copy tells what, so that a large file with one new line costs no more than to
+// look through it. False: nothing was done, since it is too much for one
+// transaction, or the copy is not where the store is.
+func (n *node) publishFew(ctx context.Context, label string, content source.Content) (done bool, err error) {
+	db := n.shared.db
+	for {
+		head, err := db.Head(ctx)
+		if err != nil {
+			return false, err
+		}
+		if at, ok := n.shared.replica.Cursor(); !ok || at.Epoch != head.Epoch {
+			return false, nil
+		}
+		switch err := n.reach(ctx, head.Rev); {
+		case errors.Is(err, store.ErrMoved):
+			continue
+		case err != nil:
+			return false, ctx.Err()
+		}
+		changes, few, err := n.differences(label, content)
+		if err != nil || !few {
+			return false, err
+		}
+		if len(changes) == 0 {
+			return true, nil
+		}
+		all := func(yield func(store.Change, error) bool) {
+			for _, c := range changes {
+				if !yield(c, nil) {
+					return
+				}
+			}
+		}
+		err = n.accept(ctx, admin.Proposal{Base: head.Rev, Changes: all, Source: label})
+		var receipt store.Receipt
+		if err == nil {
+			// What was compared is of this revision, or it is not taken.
+			receipt, err = db.Commit(ctx, store.Batch{Changes: changes, Base: head.Rev, Actor: store.Actor{Who: label}})
+		}
+		switch {
+		case errors.Is(err, store.ErrMoved):
+			continue
+		case err != nil:
+			return false, err
+		}
+		if err := n.reach(ctx, receipt.Rev); err != nil && !errors.Is(err, store.ErrMoved) {
+			return false, err
+		}
+		return true, nil
+	}
+}
+
+// differences lists what content would change of what a source has in the node's
+// own copy; false if that is more than one transaction takes.
+func (n *node) differences(label string, content source.Content) (changes []store.Change, few bool, err error) {
+	seed := maphash.MakeSeed()
+	sum := func(value []byte, team string) uint64 {
+		var h maphash.Hash
+		h.SetSeed(seed)
+		h.Write(value)
+		h.WriteByte(0)
+		h.WriteString(team)
+		return h.Sum64()
+	}
+	type name struct{ kind, key string }
+	has := map[name]uint64{}
+	for _, kind := range []string{store.KindHost, store.KindRedirect} {
+		for it, err := range n.shared.replica.Scan(kind, "") {
+			if err != nil {
+				return nil, false, err
+			}
+			if it.Source == label {
+				has[name{kind, it.Key}] = sum(it.Value, it.Team)
+			}
+		}
+	}
+	for c, err := range itemsOf(label, content) {
+		if err != nil {
+			return nil, false, err
+		}
+		key := name{c.Item.Kind, c.Item.Key}
+		was, had := has[key]
+		delete(has, key)
+		if had && was == sum(c.Item.Value, c.Item.Team) {
+			continue
+		}
+		if changes = append(changes, c); len(changes) > store.MaxChanges {
+			return nil, false, nil
+		}
+	}
+	if len(changes)+len(has) > store.MaxChanges {
+		return nil, false, nil
+	}
+	for key := range has {
+		changes = append(changes, store.Change{Op: store.Delete, Item: store.Item{Kind: key.kind, Key: key.key, Source: label}})
+	}
+	return changes, true, nil
 }
 
 // errStoreAway says that content could not be brought into force now.
