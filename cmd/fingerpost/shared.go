@@ -301,6 +301,8 @@ func (n *node) bootstrap(ctx context.Context) {
 	switch _, link, err := n.admin.Bootstrap(ctx); {
 	case err != nil:
 		n.log.Error("cannot make the first token", "err", err)
+	case link != "" && n.admin.URL == "": // nobody listens for it
+		n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"))
 	case link != "":
 		n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"), "link", link)
 	}
