@@ -86,11 +86,6 @@ func (c *Client) Team(ctx context.Context, name string) (t admin.TeamResource, e
 	return t, c.get(ctx, path("teams", name), nil, &t)
 }
 
-// DeleteNode forgets a node.
-func (c *Client) DeleteNode(ctx context.Context, id string) error {
-	return c.do(ctx, http.MethodDelete, path("nodes", id), nil, nil, nil, nil)
-}
-
 // AuditEntry reads one entry of the audit.
 func (c *Client) AuditEntry(ctx context.Context, seq int64) (e admin.AuditEntry, err error) {
 	resp, err := c.send(ctx, call{method: http.MethodGet, path: "/audit/export", query: values("after", strconv.FormatInt(seq-1, 10))})

@@ -166,9 +166,10 @@ func TestAnEdgeFollowsAndGoesOnAlone(t *testing.T) {
 			Rev   int64
 		}
 	}
-	control.api("GET", "/nodes", nil, &nodes)
-	if len(nodes.Items) != 2 {
-		t.Errorf("nodes: %+v, want the control node and the edge", nodes.Items)
+	for deadline := time.Now().Add(20 * time.Second); len(nodes.Items) != 2; time.Sleep(5 * time.Millisecond) { // a report follows what it is about
+		if control.api("GET", "/nodes", nil, &nodes); time.Now().After(deadline) {
+			t.Fatalf("nodes: %+v, want the control node and the edge", nodes.Items)
+		}
 	}
 	address := control.url("admin")
 	control.end()
@@ -205,6 +206,7 @@ func TestRolesThatContradictEachOther(t *testing.T) {
 func TestChangesThatContradictTheContentAreRefused(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	n.api("POST", "/redirects", map[string]string{"from": "a.test/x", "to": "https://b.test/y"}, nil)
+	n.leads("a.test", "/x", "https://b.test/y")
 	err := n.shared.replica.Check([]replica.Change{})
 	if err != nil {
 		t.Fatal(err)
