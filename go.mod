@@ -21,7 +21,10 @@ require (
 	golang.org/x/net v0.62.0
 )
 
-require github.com/go-jose/go-jose/v4 v4.1.4 // indirect
+require (
+	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
+	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
+)
 
 require (
 	github.com/Microsoft/go-winio v0.6.2 // indirect
