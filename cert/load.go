@@ -43,7 +43,7 @@ func Load(dir string) (x *Index, warnings []error, err error) {
 // load is Load that puts the certificate of last in the place of one whose
 // files are wrong.
 func load(dir string, last *Index) (*Index, []error, error) {
-	groups, err := list(dir)
+	groups, err := listFolder(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,7 +91,7 @@ type group struct {
 	files []string // without the folder
 }
 
-func list(dir string) ([]group, error) {
+func listFolder(dir string) ([]group, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, &fingerpost.Error{Code: "bad_certificate", Message: "read the certificates folder: " + cause(err),
