@@ -54,11 +54,16 @@ type Batch struct {
 	// content gives the first receipt and changes nothing. It is the caller's to make it
 	// unique, for example by putting the user's name before what a client sent. Empty: the
 	// call is one of a kind, and only its own retries are resolved.
-	Key     string   `json:"-"`
-	Changes []Change `json:"changes"`        // at most MaxChanges, each of another item
-	Base    int64    `json:"base,omitempty"` // if not 0: fail with ErrMoved unless it is the newest revision
-	Actor   Actor    `json:"actor"`
-	Note    string   `json:"note,omitempty"` // why, for people
+	Key string `json:"-"`
+	// Sum tells another use of the Key where the caller knows better than the content
+	// does what a repeated call is: the hash of a request. Empty: that of the content.
+	Sum     string   `json:"-"`
+	Changes []Change `json:"changes"` // at most MaxChanges, each of another item
+	// The conditions, which are no content: a repeated call has others.
+	Base  int64  `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
+	Since int64  `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
+	Actor Actor  `json:"actor"`
+	Note  string `json:"note,omitempty"` // why, for people
 }
 
 // Receipt is what a write has come to.
@@ -84,7 +89,7 @@ func (r *Receipt) Changes() int64 { return r.Added + r.Changed + r.Removed }
 //
 // Errors: a [Conflict] if a precondition does not hold, or the item is another
 // source's; [ErrNotFound] for the delete of what is not there; [ErrMoved];
-// [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
+// [ErrStale]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
 // [ErrUnavailable]: nothing has changed, the database cannot be reached.
 // [ErrUnknown]: the database was lost at the commit and did not come back, or ctx
 // ended meanwhile; repeat with the same Key.
@@ -114,6 +119,7 @@ type pending struct {
 	ctx     context.Context
 	ownKey  bool   // the key was made for this call
 	hash    string // of the content, to tell another use of the key
+	touched touched
 	receipt Receipt
 	err     error
 	done    chan struct{}
@@ -128,8 +134,8 @@ func (p *pending) prepare() error {
 	if len(p.Key) > MaxKey || !isText(p.Key) {
 		return invalid("the idempotency key is over %d bytes or no text", MaxKey)
 	}
-	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) {
-		return invalid("note or actor is no text")
+	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) || !isText(p.Sum) {
+		return invalid("note, actor or sum is no text")
 	}
 	seen := make(map[itemName]bool, len(p.Changes))
 	for i := range p.Changes {
@@ -148,6 +154,9 @@ func (p *pending) prepare() error {
 	}
 	if p.ownKey = p.Key == ""; p.ownKey {
 		p.Key = newKey()
+		return nil
+	}
+	if p.hash = p.Sum; p.hash != "" {
 		return nil
 	}
 	content, err := json.Marshal(&p.Batch)
@@ -278,6 +287,7 @@ type applying struct {
 	db      *DB
 	now     time.Time
 	head    Head
+	began   int64 // the newest revision before this transaction
 	rev     int64 // the newest, counting those of this transaction
 	chain   chain
 	items   map[itemName]*Item  // as they are now, counting this transaction; nil: absent
@@ -292,7 +302,8 @@ func (db *DB) apply(t tx, group []*pending, attempt int) error {
 	if err := lockFeed(db.ctx, t, &a.head, +1); err != nil { // first of all: the order of revisions rests on it
 		return err
 	}
-	a.rev = a.head.Rev - 1
+	a.began = a.head.Rev - 1
+	a.rev = a.began
 	if err := a.read(t, group, attempt); err != nil {
 		return err
 	}
@@ -332,6 +343,9 @@ func (a *applying) read(t tx, group []*pending, attempt int) error {
 			a.earlier[p.Key] = r
 			list = append(list, r.load(p.Key))
 		}
+		if p.Since != 0 {
+			list = append(list, p.touched.load(p.Since)...)
+		}
 		for i := range p.Changes {
 			name := itemName{p.Changes[i].Item.Kind, p.Changes[i].Item.Key}
 			if _, ok := a.items[name]; ok {
@@ -357,6 +371,14 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	}
 	if p.Base != 0 && p.Base != a.rev {
 		return Receipt{}, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev, p.Base)
+	}
+	if p.Since != 0 {
+		if a.rev > a.began { // a batch before it, in this transaction
+			p.touched.last = a.rev
+		}
+		if err := p.touched.check(p.Since, &a.head, a.rev); err != nil {
+			return Receipt{}, err
+		}
 	}
 	var doing []*Change
 	for i := range p.Changes {
