@@ -19,6 +19,7 @@ require (
 	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/net v0.62.0
+	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
 
 require github.com/go-jose/go-jose/v4 v4.1.4 // indirect

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,16 @@ type Server struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
 	// What follows may be nil or zero.
+
+	// Challenge answers a CA that asks over http whether a host is ours (RFC 8555
+	// 8.3): the body for a token, before any rule. Other tokens go their usual way.
+	Challenge func(host, token string) (keyAuthorization string, ok bool)
+	// ChallengeCertificate answers one that asks by a handshake (RFC 8737); nil if
+	// there is nothing to answer.
+	ChallengeCertificate func(host string) (*tls.Certificate, error)
+	// TicketKeys are for the session tickets of a time, as
+	// tls.Config.SetSessionTicketKeys takes them. Default: keys of this process.
+	TicketKeys func(time.Time) [][32]byte
 
 	Covered func(host string) bool  // whether a live certificate covers host; see redirect.Request
 	Country func(netip.Addr) string // ISO 3166-1 alpha-2, empty if unknown; asked only if the table uses it
@@ -110,15 +121,55 @@ func (s *Server) ServeTLS(l net.Listener) error {
 	s.httpsPort.Store(&p)
 	f := s.newFront(true, p)
 	f.server.Protocols.SetHTTP2(true)
-	// CurvePreferences stay nil: the default has the post-quantum hybrid first.
-	f.server.TLSConfig = &tls.Config{
+	f.server.TLSConfig = s.tlsConfig(f)
+	return s.serve(f, func() error { return f.server.ServeTLS(l, "", "") })
+}
+
+// tlsConfig chooses among the configurations of a listener: net/http copies what
+// it is given, and session tickets need one to change keys in.
+func (s *Server) tlsConfig(f *front) *tls.Config {
+	visitors := &tls.Config{
+		// CurvePreferences stay nil: the default has the post-quantum hybrid first.
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: s.Certificate,
 		// A client that offers http/1.0 alone would be refused (RFC 7301 3.2). It
 		// is served as one that offers nothing.
 		NextProtos: []string{"h2", "http/1.1", "http/1.0"},
 	}
-	return s.serve(f, func() error { return f.server.ServeTLS(l, "", "") })
+	var hour atomic.Int64 // that the keys are of
+	choose := func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if s.ChallengeCertificate != nil && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeTLS {
+			return s.challengeConfig(hello.ServerName)
+		}
+		if s.TicketKeys != nil {
+			now := f.now()
+			if last := hour.Load(); last != now.Unix()/3600 && hour.CompareAndSwap(last, now.Unix()/3600) {
+				visitors.SetSessionTicketKeys(s.TicketKeys(now))
+			}
+		}
+		return visitors, nil
+	}
+	if s.TicketKeys != nil { // before the first handshake, of which there may be several at once
+		now := f.now()
+		hour.Store(now.Unix() / 3600)
+		visitors.SetSessionTicketKeys(s.TicketKeys(now))
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: visitors.NextProtos, GetCertificate: s.Certificate, GetConfigForClient: choose}
+}
+
+// acmeTLS is the protocol of a handshake by which a CA asks (RFC 8737 4).
+const acmeTLS = "acme-tls/1"
+
+// challengeConfig is for one handshake of a CA. No server name of ours: refused
+// as any other that is unknown.
+func (s *Server) challengeConfig(host string) (*tls.Config, error) {
+	c, err := s.ChallengeCertificate(strings.ToLower(host))
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		NextProtos:             []string{acmeTLS},
+		SessionTicketsDisabled: true,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c, err },
+	}, nil
 }
 
 // newFront makes the handler and the http.Server of one listener.

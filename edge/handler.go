@@ -30,6 +30,7 @@ type exchange struct {
 	answer redirect.Answer
 	body   []byte
 	access telemetry.Access
+	proof  string // what a CA is answered, instead of answer's page
 }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
@@ -42,6 +43,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	if refusal := f.read(r, x); refusal != 0 {
 		x.refuse(w, r, refusal)
+	} else if f.challenge(x) {
+		x.refuse(w, r, http.StatusOK)
 	} else {
 		x.req.Now = start.Unix()
 		table := f.s.Table()
@@ -76,11 +79,28 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// challengePath is where CAs look for a token (RFC 8555 8.3).
+const challengePath = "/.well-known/acme-challenge/"
+
+// challenge finds the answer to a CA's question, if x is one.
+func (f *front) challenge(x *exchange) bool {
+	target := x.req.Target
+	if f.s.Challenge == nil || len(target) <= len(challengePath) || target[:len(challengePath)] != challengePath {
+		return false
+	}
+	proof, ok := f.s.Challenge(x.req.Host, target[len(challengePath):])
+	if ok {
+		x.proof = proof
+	}
+	return ok
+}
+
 // release puts x back, with nothing of the visitor left in it but the memory of
 // its buffers.
 func (x *exchange) release() {
 	x.req = redirect.Request{}
 	x.access = telemetry.Access{}
+	x.proof = ""
 	if cap(x.body) > 64<<10 {
 		x.body = nil
 	}

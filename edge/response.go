@@ -14,10 +14,12 @@ var (
 	closeValue   = []string{"close"}
 	contentType  = []string{"text/html; charset=utf-8"}
 	noSniffValue = []string{"nosniff"}
+	noStoreValue = []string{"no-store"}
+	proofType    = []string{"application/octet-stream"} // RFC 8555 8.3
 	allowValue   = []string{"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
 )
 
-// refuse makes status the answer, for a request that the table is not asked
+// refuse makes status the answer, to a request that the table is not asked
 // about.
 func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int) {
 	a := &x.answer
@@ -38,7 +40,14 @@ func (x *exchange) send(w http.ResponseWriter, r *http.Request) (sent int) {
 		w.WriteHeader(noContent)
 		return 0
 	}
-	x.body = render(w.Header(), x.body[:0], a)
+	if x.proof != "" {
+		x.body = append(x.body[:0], x.proof...)
+		w.Header()["Content-Type"] = proofType
+		w.Header()["Cache-Control"] = noStoreValue
+		w.Header()["Content-Length"] = []string{strconv.Itoa(len(x.body))}
+	} else {
+		x.body = render(w.Header(), x.body[:0], a)
+	}
 	w.WriteHeader(a.Status)
 	if r.Method == http.MethodHead {
 		return 0

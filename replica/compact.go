@@ -184,6 +184,11 @@ func (c *content) thaw(frozen *content) {
 	for n, e := range c.levels[0].entries {
 		lower.entries[n] = e
 	}
+	for kind, names := range c.levels[0].others {
+		for n := range names {
+			lower.other(kind, n)
+		}
+	}
 	for form, keys := range c.levels[0].redirects {
 		for key := range keys {
 			insert(lower.redirects, form, key)
@@ -272,5 +277,6 @@ func (r *Replica) install(s *state, path string, frames []byte, offsets []int64)
 	r.mu.Unlock()
 	r.clean()
 	r.publish()
+	r.o.Items(nil)
 	return nil
 }

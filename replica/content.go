@@ -15,6 +15,7 @@ type changes struct {
 	entries   map[string]entry
 	redirects map[fingerpost.HostPattern]map[string]struct{} // keys by form, of all that ever were in entries
 	claims    map[fingerpost.HostPattern]map[string]struct{} // hosts by each form that they named, at any time, besides their own
+	others    map[string]map[string]struct{}                 // names by kind, of all that ever were in entries and are neither host nor redirect
 }
 
 type entry struct {
@@ -23,7 +24,16 @@ type entry struct {
 }
 
 func newChanges() *changes {
-	return &changes{entries: map[string]entry{}, redirects: map[fingerpost.HostPattern]map[string]struct{}{}, claims: map[fingerpost.HostPattern]map[string]struct{}{}}
+	return &changes{entries: map[string]entry{}, redirects: map[fingerpost.HostPattern]map[string]struct{}{}, claims: map[fingerpost.HostPattern]map[string]struct{}{}, others: map[string]map[string]struct{}{}}
+}
+
+func (c *changes) other(kind, name string) {
+	names := c.others[kind]
+	if names == nil {
+		names = map[string]struct{}{}
+		c.others[kind] = names
+	}
+	names[name] = struct{}{}
 }
 
 func insert(m map[fingerpost.HostPattern]map[string]struct{}, form fingerpost.HostPattern, key string) {
@@ -44,16 +54,25 @@ type content struct {
 // get finds one item; rev is that of its last change if that is known, also
 // where it was a deletion.
 func (c *content) get(kind, key string) (it *Item, rev int64, err error) {
-	n := name(kind, key)
-	for _, l := range c.levels {
-		if e, ok := l.entries[n]; ok {
-			return e.item, e.rev, nil
-		}
+	if e, ok := c.changed(kind, key); ok {
+		return e.item, e.rev, nil
 	}
 	if it, err = c.base.get(kind, key); it != nil {
 		rev = it.Rev
 	}
 	return it, rev, err
+}
+
+// changed gives the newest change of an item that the snapshot does not have.
+func (c *content) changed(kind, key string) (entry, bool) {
+	var short [128]byte // most names need no memory of their own
+	n := append(append(append(short[:0], kind...), 0), key...)
+	for _, l := range c.levels {
+		if e, ok := l.entries[string(n)]; ok {
+			return e, true
+		}
+	}
+	return entry{}, false
 }
 
 // set changes an item in the newest level, and gives a function that undoes it.
@@ -73,6 +92,8 @@ func (c *content) set(kind, key string, e entry) (undo func()) {
 				insert(l.claims, form, key)
 			}
 		}
+	default:
+		l.other(kind, n)
 	}
 	return func() {
 		if had {
@@ -119,17 +140,29 @@ func (c *content) hostsNaming(form fingerpost.HostPattern) ([]string, error) {
 // items gives all items in order. Nothing must change the levels meanwhile.
 func (c *content) items() iter.Seq2[*Item, error] {
 	all := func(string) bool { return true }
-	return merge(c.newest(all), "", c.base, all)
+	return merge(c.newest("", all), "", c.base, all)
 }
 
 // newest gives what the levels hold under the names that want holds for, nil for
-// what is deleted.
-func (c *content) newest(want func(name string) bool) map[string]*Item {
+// what is deleted. A kind says that want holds for no other.
+func (c *content) newest(kind string, want func(name string) bool) map[string]*Item {
 	newest := map[string]*Item{}
+	add := func(n string, e entry) {
+		if _, ok := newest[n]; !ok && want(n) {
+			newest[n] = e.item
+		}
+	}
 	for _, l := range c.levels {
-		for n, e := range l.entries {
-			if _, ok := newest[n]; !ok && want(n) {
-				newest[n] = e.item
+		switch kind {
+		case "", KindHost, KindRedirect:
+			for n, e := range l.entries {
+				add(n, e)
+			}
+		default:
+			for n := range l.others[kind] {
+				if e, ok := l.entries[n]; ok {
+					add(n, e)
+				}
 			}
 		}
 	}

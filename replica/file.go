@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -91,6 +92,8 @@ type file struct {
 	mapped  []byte // up to the table
 	index   []byte // entries, within mapped
 	offsets []byte // of the entries
+
+	labels atomic.Pointer[map[string]string] // see label
 }
 
 // grace is how long a mapping outlives the last reference to what stands in it:
@@ -339,6 +342,89 @@ func (f *file) get(kind, key string) (found *Item, err error) {
 		return false
 	})
 	return found, err
+}
+
+// find is get for those who ask often: it makes nothing but the item, which does
+// not live in the file.
+func (f *file) find(kind, key string) (*Item, error) {
+	defer runtime.KeepAlive(f)
+	// The last block whose first name is not behind the one that is looked for.
+	low, high := 0, int(f.Blocks)
+	for low < high {
+		mid := int(uint(low+high) >> 1)
+		b, err := f.block(mid)
+		if err != nil {
+			return nil, err
+		}
+		if behind(b.first, kind, key) {
+			high = mid
+		} else {
+			low = mid + 1
+		}
+	}
+	if low == 0 {
+		return nil, nil
+	}
+	b, err := f.block(low - 1)
+	if err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(b.data, castagnoli) != b.sum {
+		return nil, damaged("%s: block %d of its content", f.path, low-1)
+	}
+	d := decoder{b: b.data}
+	for len(d.b) > 0 && d.err == nil {
+		k, name := d.bytes(), d.bytes()
+		source, team := d.bytes(), d.bytes()
+		rev, since, value := d.varint(), d.time(), d.bytes()
+		if string(k) == kind && string(name) == key && d.err == nil {
+			it := &Item{Kind: kind, Key: key, Source: f.label(source), Team: f.label(team), Rev: rev, Since: since}
+			if len(value) > 0 {
+				it.Value = append(it.Value, value...)
+			}
+			return it, nil
+		}
+	}
+	if d.err != nil {
+		return nil, damaged("%s: block %d of its content: %w", f.path, low-1, d.err)
+	}
+	return nil, nil
+}
+
+// behind reports whether a name comes after that of kind and key.
+func behind(n []byte, kind, key string) bool {
+	k := len(kind)
+	switch {
+	case len(n) <= k:
+		return string(n) > kind[:len(n)]
+	case string(n[:k]) != kind:
+		return string(n[:k]) > kind
+	case n[k] != 0:
+		return true
+	}
+	return string(n[k+1:]) > key
+}
+
+// maxLabels bounds the names of sources and teams that a file keeps; there are few.
+const maxLabels = 1000
+
+// label gives a string of the name of a source or team, the same one for the same
+// bytes.
+func (f *file) label(b []byte) string {
+	known := f.labels.Load()
+	if known != nil {
+		if s, ok := (*known)[string(b)]; ok {
+			return s
+		}
+	}
+	s := string(b)
+	next := map[string]string{}
+	if known != nil && len(*known) < maxLabels {
+		maps.Copy(next, *known)
+	}
+	next[s] = s
+	f.labels.Store(&next) // of two at once one is forgotten, and comes again
+	return s
 }
 
 // prefix calls fn with the items of a kind whose keys begin with a text.

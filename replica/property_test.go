@@ -176,7 +176,7 @@ func randomRun(t *testing.T, seed uint64, checked bool) {
 		}
 	}
 	var listed []string
-	for it, err := range r.Items(KindRedirect, "a.x/") {
+	for it, err := range r.Scan(KindRedirect, "a.x/") {
 		if err != nil {
 			t.Fatal(err)
 		}

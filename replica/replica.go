@@ -52,6 +52,15 @@ type Options struct {
 	// holds the replica up, and calls nothing of it but Table, Cursor and Status.
 	Changed func()
 
+	// Items is called, one call at a time, when items of other kinds than host and
+	// redirect may be others than before: in the order of the revisions, each time
+	// after what it tells is on disk and given out, with the changes, of several
+	// revisions where they have come together; and with nil after a whole snapshot
+	// has come, when all of them may be others. What Open found is not told. It
+	// holds the replica up, and calls nothing of it but Table, Cursor, Status, Get
+	// and Scan. The changes are the receiver's.
+	Items func(changes []Change)
+
 	// Compaction begins when the layers hold more than a share of the snapshot's
 	// redirects (default 0.05), and at least so many (default 10,000); at the
 	// latest at MaxOverlay (default 200,000), so that a start stays short.
@@ -125,6 +134,9 @@ func Open(o Options) (r *Replica, err error) {
 	}
 	if o.Changed == nil {
 		o.Changed = func() {}
+	}
+	if o.Items == nil {
+		o.Items = func([]Change) {}
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
@@ -275,23 +287,34 @@ func (r *Replica) Cursor() (Cursor, bool) {
 	return r.served, true
 }
 
-// Get gives one item; nil if there is none.
+// Get gives one item; nil if there is none. The item is the caller's to keep. It
+// takes some microseconds, reads one block of the snapshot, and may be called for
+// each handshake: the lock that it takes is held by nobody who waits for a disk.
+// What it gives may be ahead of Table by the revisions that are on their way to
+// the disk.
 func (r *Replica) Get(kind, key string) (*Item, error) {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
 	if r.live == nil {
+		r.mu.RUnlock()
 		return nil, ErrNoState
 	}
-	it, _, err := r.live.content.get(kind, key)
-	if it != nil {
-		it = it.clone()
+	e, changed := r.live.content.changed(kind, key)
+	base := r.live.content.base
+	r.mu.RUnlock()
+	if !changed {
+		return base.find(kind, key) // a file never changes
 	}
-	return it, err
+	if e.item == nil {
+		return nil, nil
+	}
+	return e.item.clone(), nil
 }
 
-// Items gives the items of a kind whose keys begin with prefix, in order, as of the
-// moment when it is ranged over. An item is the receiver's to keep.
-func (r *Replica) Items(kind, prefix string) iter.Seq2[*Item, error] {
+// Scan gives the items of a kind whose keys begin with prefix, in order, as of the
+// moment when it is ranged over. An item is the receiver's to keep. It reads only
+// what it gives, but of hosts and redirects all that have changed since the last
+// compaction.
+func (r *Replica) Scan(kind, prefix string) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
 		from := name(kind, prefix)
 		want := func(n string) bool { return strings.HasPrefix(n, from) }
@@ -302,7 +325,7 @@ func (r *Replica) Items(kind, prefix string) iter.Seq2[*Item, error] {
 			return
 		}
 		c := r.live.content
-		newest := c.newest(want)
+		newest := c.newest(kind, want)
 		r.mu.RUnlock()
 		for it, err := range merge(newest, from, c.base, want) {
 			if err == nil {
@@ -366,8 +389,25 @@ func (r *Replica) apply(revisions []Revision) error {
 	r.o.fault("log synced")
 	r.tell(old.refused, s.top.refused)
 	r.publish()
+	if changes := others(revisions); len(changes) > 0 {
+		r.o.Items(changes)
+	}
 	r.maintain()
 	return nil
+}
+
+// others are the changes of items that the table is not made of. Of what is
+// applied none is older than its item: that ends where a snapshot is taken into use.
+func others(revisions []Revision) (changes []Change) {
+	for i := range revisions {
+		for _, c := range revisions[i].Changes {
+			if c.Item.Kind != KindHost && c.Item.Kind != KindRedirect {
+				c.Item = *c.Item.clone()
+				changes = append(changes, c)
+			}
+		}
+	}
+	return changes
 }
 
 // tell logs what the table leaves out now and did not before.

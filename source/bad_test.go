@@ -266,7 +266,7 @@ addresses: [192.0.2.1:80, host, 5]
 log: {access: text, sample: 0}
 limits: {headerTimeout: 10, idleTimeout: -1s, shutdownTimeout: soon}
 certificates: ./certs
-store: sqlite
+store: mysql://x
 region: 
 listenn: 5
 `, `fingerpost.yaml:1:16: listen.http "80" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
@@ -282,9 +282,24 @@ fingerpost.yaml:4:25: limits.headerTimeout must be a duration, not the number 10
 fingerpost.yaml:4:42: limits.idleTimeout must be a duration above zero, not the text "-1s" (a number with its unit, as in 500ms, 10s or 2m)
 fingerpost.yaml:4:64: limits.shutdownTimeout must be a duration above zero, not the text "soon" (a number with its unit, as in 500ms, 10s or 2m)
 fingerpost.yaml:5:15: certificates must be a map of keys, not the text "./certs" (keys stand below it, each on a line of its own and indented, or in braces: {key: value})
-fingerpost.yaml:6:1: unknown key "store" (this version does not have store yet; remove it)
+fingerpost.yaml:6:8: store "mysql://x" is of no known kind (sqlite:./data, or postgres://user@host/database)
 fingerpost.yaml:7:8: region must be text, not nothing (write its value, or remove the key)
 fingerpost.yaml:8:1: unknown key "listenn" (did you mean listen?)`},
+		{"a store without a folder", "store: sqlite", `fingerpost.yaml:1:8: store names no folder (sqlite:./data, or postgres://user@host/database)`},
+		{"a node", `listen: {adminTLS: {certificate: a.pem}}
+role: boss
+node: a b
+store: "postgres://me:secret@db/x"
+control: {url: "ftp://x", tokenEnv: A, tokenFile: b}
+`, `fingerpost.yaml:1:20: listen.adminTLS needs both certificate and key ({certificate: FILE, key: FILE}, or auto, or the name that the certificate is for)
+fingerpost.yaml:2:7: role "boss" is unknown (one of all, edge, control)
+fingerpost.yaml:3:7: node "a b" cannot be the name of a node (letters, digits, dots, hyphens and underscores, 100 at most, as in edge-eu-1)
+fingerpost.yaml:4:8: store has a password in it (put it into PGPASSWORD, into a file that passfile= or PGPASSFILE names, or give the whole as FINGERPOST_STORE)
+fingerpost.yaml:5:16: control.url is not an address that begins with http, https and :// (as in https://host.example/path)
+fingerpost.yaml:5:51: both control.tokenEnv and control.tokenFile (remove one of them)`},
+		{"a certificate of a name that is none", "listen: {adminTLS: 'a b'}", `fingerpost.yaml:1:20: listen.adminTLS "a b" is not the name of a host ({certificate: FILE, key: FILE}, or auto, or the name that the certificate is for)`},
+		{"a misspelt store", "stor: sqlite:./data\nlisten: {adminTls: auto}", `fingerpost.yaml:1:1: unknown key "stor" (did you mean store?)
+fingerpost.yaml:2:10: unknown key "adminTls" in listen (did you mean adminTLS?)`},
 		{"a list", "[]", `fingerpost.yaml:1:1: this is not a configuration file (a file of redirects is given by --redirects; a configuration file has keys such as listen and hosts)`},
 		{"paths", "/x: {to: /y}", `fingerpost.yaml:1:1: this is not a configuration file (a file of redirects is given by --redirects; a configuration file has keys such as listen and hosts)`},
 	}

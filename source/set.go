@@ -21,9 +21,9 @@ import (
 // Set is the content of a node's files, each in its last good version.
 type Set struct {
 	// SettingsChanged, where it is set before Watch, is called when the settings
-	// in the configuration file become others than those of Settings. They take
-	// effect with a restart.
-	SettingsChanged func()
+	// in the configuration file become others than those of Settings, with what
+	// they are now.
+	SettingsChanged func(*Settings)
 
 	again atomic.Bool   // Retry was called
 	wake  chan struct{} // holds one: ends the wait of Watch
@@ -418,7 +418,7 @@ func (s *Set) compare(settings *Settings) {
 	}
 	s.written = settings
 	if s.SettingsChanged != nil && !reflect.DeepEqual(settings, s.settings) {
-		s.SettingsChanged()
+		s.SettingsChanged(settings)
 	}
 }
 

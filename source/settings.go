@@ -1,13 +1,18 @@
 package source
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"fingerpost"
 )
 
 // Settings are what a configuration file says about its node. What it does not
@@ -16,8 +21,13 @@ type Settings struct {
 	Listen          Listen
 	Addresses       []string // this node's public IP addresses
 	Region          string
-	CertificatesDir string // an absolute path, or empty
-	CountryFile     string // an absolute path, or empty
+	Node            string  // what it is called
+	Role            string  // all, edge or control
+	Data            *string // an absolute path, or "" to keep nothing
+	Store           string  // a DSN: sqlite: with an absolute path, or postgres://
+	Control         Control // what an edge follows
+	CertificatesDir string  // an absolute path, or empty
+	CountryFile     string  // an absolute path, or empty
 	Log             Log
 	Limits          Limits
 	Sources         []Elsewhere // with the defaults that they leave out
@@ -29,6 +39,24 @@ type Listen struct {
 	HTTP  *string `json:"http"`
 	HTTPS *string `json:"https"`
 	Admin *string `json:"admin"`
+
+	AdminTLS AdminTLS `json:"-"`
+}
+
+// AdminTLS says which certificate the admin listener has. The zero value is none:
+// plain HTTP.
+type AdminTLS struct {
+	Certificate string `json:"certificate"` // an absolute path to a PEM file with the chain
+	Key         string `json:"key"`         // an absolute path
+	Name        string `json:"-"`           // or: one of the node's own, that for this name; "auto" for the name that the client asks for
+}
+
+// Control is the node that an edge follows.
+type Control struct {
+	URL       string `json:"url"`
+	TokenEnv  string `json:"tokenEnv"`  // the environment variable that holds the node token
+	TokenFile string `json:"tokenFile"` // or the file, an absolute path
+	CA        string `json:"ca"`        // an absolute path to PEM certificates that are trusted beside the system's, or empty
 }
 
 // Log says which requests are written down.
@@ -46,9 +74,17 @@ type Limits struct {
 
 // nodeKeys are the keys of a configuration file that are not content.
 type nodeKeys struct {
-	Listen       Listen   `json:"listen"`
+	Listen struct {
+		Listen
+		AdminTLS *node `json:"adminTLS"`
+	} `json:"listen"`
 	Addresses    []string `json:"addresses"`
 	Region       string   `json:"region"`
+	Node         string   `json:"node"`
+	Role         string   `json:"role"`
+	Data         *string  `json:"data"`
+	Store        string   `json:"store"`
+	Control      Control  `json:"control"`
 	Certificates struct {
 		Dir string `json:"dir"`
 	} `json:"certificates"`
@@ -105,12 +141,123 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	} else if keys.Log.Sample < 1 && at.kind == kindNumber {
 		bad("log.sample", "log.sample must be 1 or more", "1 logs every request, 100 one in a hundred")
 	}
+	keys.Listen.Listen.AdminTLS = f.adminTLS(keys.Listen.AdminTLS)
+	if keys.Data != nil && *keys.Data != "" {
+		*keys.Data = f.absolute(*keys.Data)
+	}
+	switch keys.Role {
+	case "", "all", "edge", "control":
+	default:
+		bad("role", "role "+quote(keys.Role)+" is unknown", "one of all, edge, control")
+	}
+	if keys.Node != "" && !isNodeName(keys.Node) {
+		bad("node", "node "+quote(keys.Node)+" cannot be the name of a node", "letters, digits, dots, hyphens and underscores, 100 at most, as in edge-eu-1")
+	}
+	if _, given := root.find("control"); given {
+		f.control(&keys.Control, bad)
+	}
 	return &Settings{
-		Listen: keys.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
+		Listen: keys.Listen.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
+		Node: keys.Node, Role: keys.Role, Data: keys.Data, Control: keys.Control, Store: f.store(keys.Store, bad),
 		CertificatesDir: f.absolute(keys.Certificates.Dir),
 		CountryFile:     f.absolute(keys.Geo.Country),
 		Sources:         f.sources(keys.Sources),
 	}
+}
+
+func isNodeName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 100
+}
+
+// adminTLS decodes a pair of files, or the name of one of the node's own
+// certificates.
+func (f *reader) adminTLS(n *node) (a AdminTLS) {
+	const hint = "{certificate: FILE, key: FILE}, or auto, or the name that the certificate is for"
+	switch {
+	case n == nil:
+	case n.kind == kindText && n.text == "":
+		f.fail(n, "bad_value", "listen.adminTLS", "listen.adminTLS is empty", hint)
+	case n.kind == kindText:
+		a.Name = n.text
+		if _, port, err := fingerpost.ParseHost(n.text); n.text != "auto" && (err != nil || port != "") {
+			f.fail(n, "bad_value", "listen.adminTLS", "listen.adminTLS "+quote(n.text)+" is not the name of a host", hint)
+		}
+	case n.kind == kindMap:
+		before := len(f.errs)
+		f.decode(n, reflect.ValueOf(&a).Elem(), "listen.adminTLS")
+		if len(f.errs) == before && (a.Certificate == "" || a.Key == "") {
+			f.fail(n, "bad_value", "listen.adminTLS", "listen.adminTLS needs both certificate and key", hint)
+		}
+		a.Certificate, a.Key = f.absolute(a.Certificate), f.absolute(a.Key)
+	default:
+		f.wrong(n, "listen.adminTLS", "a map of keys or text", hint)
+	}
+	return a
+}
+
+// store checks a DSN and makes the path in it absolute. A password does not
+// belong into a file that is kept in a repository.
+func (f *reader) store(dsn string, bad func(field, message, hint string)) string {
+	const forms = "sqlite:./data, or postgres://user@host/database"
+	scheme, rest, _ := strings.Cut(dsn, ":")
+	switch scheme {
+	case "":
+	case "sqlite":
+		if rest == "" {
+			bad("store", "store names no folder", forms)
+			break
+		}
+		return "sqlite:" + f.absolute(rest)
+	case "postgres", "postgresql":
+		u, err := url.Parse(dsn)
+		switch {
+		case err != nil || !strings.HasPrefix(rest, "//"):
+			bad("store", "store is no address of a PostgreSQL", forms)
+		case hasPassword(u) || u.Query().Has("password"):
+			bad("store", "store has a password in it", "put it into PGPASSWORD, into a file that passfile= or PGPASSFILE names, or give the whole as FINGERPOST_STORE")
+		}
+	default:
+		bad("store", "store "+quote(dsn)+" is of no known kind", forms)
+	}
+	return dsn
+}
+
+// control checks what an edge follows.
+func (f *reader) control(c *Control, bad func(field, message, hint string)) {
+	f.address("control.url", c.URL, []string{"http", "https"}, bad)
+	if c.TokenEnv != "" && c.TokenFile != "" {
+		bad("control.tokenFile", "both control.tokenEnv and control.tokenFile", "remove one of them")
+	}
+	c.TokenFile, c.CA = f.absolute(c.TokenFile), f.absolute(c.CA)
+}
+
+// Differences names the settings that are others in two versions of a file, as
+// the keys of the file.
+func (s *Settings) Differences(other *Settings) []string {
+	a, b := reflect.ValueOf(s).Elem(), reflect.ValueOf(other).Elem()
+	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https"}
+	var different []string
+	var compare func(prefix string, a, b reflect.Value)
+	compare = func(prefix string, a, b reflect.Value) {
+		for i := range a.NumField() {
+			field := a.Type().Field(i)
+			name := prefix + cmp.Or(names[field.Name], strings.ToLower(field.Name[:1])+field.Name[1:])
+			switch {
+			case reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
+			case field.Type.Kind() == reflect.Struct && field.Name != "AdminTLS" && field.Name != "Control":
+				compare(name+".", a.Field(i), b.Field(i))
+			default:
+				different = append(different, name)
+			}
+		}
+	}
+	compare("", a, b)
+	return different
 }
 
 // beside gives the path of what a file names: relative to that file.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -385,8 +386,8 @@ func TestSinceSurvivesAReload(t *testing.T) {
 func TestChangedSettingsAreTold(t *testing.T) {
 	tree(t, "fingerpost.yaml", "region: a\n")
 	w := watch(t, "fingerpost.yaml")
-	told := make(chan struct{}, 10)
-	w.SettingsChanged = func() { told <- struct{}{} }
+	told := make(chan []string, 10)
+	w.SettingsChanged = func(now *Settings) { told <- w.Settings().Differences(now) }
 	w.start()
 	replace(t, "fingerpost.yaml", "region: b\n")
 	w.expect("", "")
@@ -395,7 +396,10 @@ func TestChangedSettingsAreTold(t *testing.T) {
 	replace(t, "fingerpost.yaml", "region: a\n") // as the node runs
 	w.expect("", "")
 	if len(told) != 1 {
-		t.Errorf("told %d times, want once", len(told))
+		t.Fatalf("told %d times, want once", len(told))
+	}
+	if names := <-told; !slices.Equal(names, []string{"region"}) {
+		t.Errorf("told of %q, want region", names)
 	}
 	if w.Settings().Region != "a" {
 		t.Errorf("Settings are %+v, want those that the node runs with", w.Settings())

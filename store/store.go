@@ -57,6 +57,10 @@ type Options struct {
 	Now      func() time.Time // for times that are recorded, never for order; default time.Now
 	Log      *slog.Logger     // what passes by itself but may interest an operator; default none
 	RetryFor time.Duration    // default 30 s
+
+	// Later lets Open succeed while a PostgreSQL is away. It is tried for in the
+	// background; until it is there all else is ErrUnavailable.
+	Later bool
 }
 
 // Open connects to dsn, creates or migrates the schema, and checks what the
@@ -89,31 +93,57 @@ func Open(ctx context.Context, dsn string, o Options) (*DB, error) {
 			db.engine, err = openSQLite(ctx, path)
 		}
 	case "postgres", "postgresql":
-		db.engine, err = openPostgres(ctx, dsn)
+		if o.Later {
+			db.engine, err = openPostgresLater(ctx, dsn)
+		} else {
+			db.engine, err = openPostgres(ctx, dsn)
+		}
 	default:
 		err = invalid("the store %q is not known: use sqlite:FOLDER or postgres://…", scheme)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := db.start(ctx); err != nil {
+	if err := db.start(ctx, dsn); err != nil {
 		db.engine.close()
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return db, nil
 }
 
-func (db *DB) start(ctx context.Context) error {
+func (db *DB) start(ctx context.Context, dsn string) error {
 	db.ctx, db.cancel = context.WithCancel(context.Background())
-	err := db.write(ctx, func(t tx) error {
-		return t.run(ctx, do(`INSERT INTO feed (shard, rev, floor, history_floor, epoch) VALUES (0, 0, 0, 0, $1) ON CONFLICT (shard) DO NOTHING`, newEpoch()))
-	})
-	if err != nil {
+	if l, ok := db.engine.(*later); ok {
+		db.tasks.Go(func() {
+			open := func(ctx context.Context) (engine, error) {
+				e, err := openPostgres(ctx, dsn)
+				if err != nil {
+					return nil, err
+				}
+				if err := beginFeed(ctx, e); err != nil {
+					e.close()
+					return nil, err
+				}
+				return e, nil
+			}
+			if l.reach(db.ctx, open, func(err error) { db.log.Warn("the store cannot be reached yet; trying on", "error", err) }) {
+				db.log.Info("the store is there")
+				db.news.all()
+			}
+		})
+	} else if err := db.retry(ctx, func(int) error { return beginFeed(ctx, db.engine) }); err != nil {
 		return err
 	}
 	db.tasks.Go(db.committer)
 	db.tasks.Go(db.announcer)
 	return nil
+}
+
+// beginFeed makes the feed's row in a new database.
+func beginFeed(ctx context.Context, e engine) error {
+	return e.write(ctx, func(t tx) error {
+		return t.run(ctx, do(`INSERT INTO feed (shard, rev, floor, history_floor, epoch) VALUES (0, 0, 0, 0, $1) ON CONFLICT (shard) DO NOTHING`, newEpoch()))
+	})
 }
 
 // Close finishes the commits that were asked for before it, then frees what the
