@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,12 +66,23 @@ type Server struct {
 	Log     *slog.Logger // default slog.Default()
 	Limits  Limits
 
+	// Loops is how many event loops serve plain TCP on Linux; 0 stands for one a
+	// core, less for none: a goroutine for each connection, as elsewhere.
+	Loops int
+
 	httpsPort atomic.Pointer[string] // of the TLS listener served last; see front.port
 	notices   notices
 
-	mu      sync.Mutex // guards the two below
-	servers []*http.Server
-	closed  bool // no listener is served any more
+	mu     sync.Mutex // guards the two below
+	fronts []*front
+	closed bool // no listener is served any more
+}
+
+func (s *Server) loops() int {
+	if s.Loops == 0 {
+		return runtime.NumCPU()
+	}
+	return s.Loops
 }
 
 // Limits bound what one client can ask of the server. Zero fields stand for the
@@ -83,10 +95,11 @@ type Limits struct {
 	Request time.Duration // for a whole request to arrive, and again for its answer to leave; default 30 s
 	Idle    time.Duration // between two requests; default 60 s
 	Streams int           // at once on one HTTP/2 connection; default 250
+	Conns   int           // open at once on one listener, over which new ones wait; default 100,000
 }
 
 func (l Limits) withDefaults() Limits {
-	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250}
+	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250, Conns: 100_000}
 	set(&d.URL, l.URL)
 	set(&d.Head, l.Head)
 	set(&d.Body, l.Body)
@@ -94,6 +107,7 @@ func (l Limits) withDefaults() Limits {
 	set(&d.Request, l.Request)
 	set(&d.Idle, l.Idle)
 	set(&d.Streams, l.Streams)
+	set(&d.Conns, l.Conns)
 	return d
 }
 
@@ -110,19 +124,28 @@ const netHTTPHead = 64 << 10
 // ServePlain answers HTTP/1.0, 1.1 and, for clients that begin with it, HTTP/2
 // on l until Shutdown, and closes l. The error is nil after Shutdown.
 func (s *Server) ServePlain(l net.Listener) error {
-	f := s.newFront(false, port(l))
+	f := s.newFront(false, l)
 	f.server.Protocols.SetUnencryptedHTTP2(true)
-	return s.serve(f, func() error { return f.server.Serve(l) })
+	return s.serve(f, l, func() error {
+		if s.Loops >= 0 {
+			if served, err := f.serveLoops(l); served || err != nil {
+				return err
+			}
+		}
+		return f.accept(l, f.servePlainConn)
+	})
 }
 
 // ServeTLS is ServePlain over TLS 1.2 or 1.3 with HTTP/2 by ALPN.
 func (s *Server) ServeTLS(l net.Listener) error {
 	p := port(l)
 	s.httpsPort.Store(&p)
-	f := s.newFront(true, p)
+	f := s.newFront(true, l)
 	f.server.Protocols.SetHTTP2(true)
-	f.server.TLSConfig = s.tlsConfig(f)
-	return s.serve(f, func() error { return f.server.ServeTLS(l, "", "") })
+	config := s.tlsConfig(f)
+	return s.serve(f, l, func() error {
+		return f.accept(l, func(c net.Conn) { f.serveTLSConn(c, config) })
+	})
 }
 
 // tlsConfig chooses among the configurations of a listener: net/http copies what
@@ -172,17 +195,17 @@ func (s *Server) challengeConfig(host string) (*tls.Config, error) {
 	}, nil
 }
 
-// newFront makes the handler and the http.Server of one listener.
-func (s *Server) newFront(https bool, port string) *front {
+// newFront makes what serves one listener.
+func (s *Server) newFront(https bool, l net.Listener) *front {
 	limits := s.Limits.withDefaults()
-	f := &front{s: s, https: https, port: port, limits: limits, log: s.Log, now: s.Now}
+	f := &front{s: s, https: https, port: port(l), limits: limits, log: s.Log, now: s.Now, tally: s.Metrics.NewTally(),
+		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(l.Addr()), drained: make(chan struct{})}
 	if f.log == nil {
 		f.log = slog.Default()
 	}
 	if f.now == nil {
 		f.now = time.Now
 	}
-	connections := s.Metrics.Connections(telemetry.Scheme(https))
 	f.server = &http.Server{
 		Handler:           f,
 		Protocols:         new(http.Protocols),
@@ -200,12 +223,15 @@ func (s *Server) newFront(https bool, port string) *front {
 			MaxReceiveBufferPerConnection: 64 << 10,
 			MaxReceiveBufferPerStream:     64 << 10,
 		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if h, ok := c.(*handed); ok {
+				return context.WithValue(ctx, peerKey{}, h.peer)
+			}
+			return ctx
+		},
 		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				connections.Inc()
-			case http.StateClosed, http.StateHijacked:
-				connections.Dec()
+			if state == http.StateClosed || state == http.StateHijacked {
+				f.conns.gone(1)
 			}
 		},
 	}
@@ -213,20 +239,20 @@ func (s *Server) newFront(https bool, port string) *front {
 	return f
 }
 
-func (s *Server) serve(f *front, run func() error) error {
+// serve runs a listener until it fails or Shutdown begins.
+func (s *Server) serve(f *front, l net.Listener, run func() error) error {
 	s.mu.Lock()
 	closed := s.closed
 	if !closed {
-		s.servers = append(s.servers, f.server)
-	} else {
-		// Serve then only closes its listener and returns.
-		f.server.Close()
+		s.fronts = append(s.fronts, f)
 	}
 	s.mu.Unlock()
-	if err := run(); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	if closed {
+		return l.Close()
 	}
-	return nil
+	f.onDrain(func() { l.Close() })
+	go f.server.Serve(f.handedOver) // until Shutdown
+	return run()
 }
 
 // Shutdown stops listening, finishes the requests under way and closes every
@@ -236,16 +262,12 @@ func (s *Server) serve(f *front, run func() error) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
-	servers := s.servers
+	fronts := s.fronts
 	s.mu.Unlock()
-	errs := make([]error, len(servers))
+	errs := make([]error, len(fronts))
 	var wg sync.WaitGroup
-	for i, server := range servers {
-		wg.Go(func() {
-			if errs[i] = server.Shutdown(ctx); errs[i] != nil {
-				server.Close()
-			}
-		})
+	for i, f := range fronts {
+		wg.Go(func() { errs[i] = f.shutdown(ctx) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

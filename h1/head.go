@@ -20,11 +20,11 @@ type Verdict uint8
 const (
 	// Incomplete: the head goes on, read more.
 	Incomplete Verdict = iota
-	// Redirectable: a GET or HEAD without a body, which can be answered from its
-	// head alone.
+	// Redirectable: a request without a body, which can be answered from its head
+	// alone.
 	Redirectable
-	// HandOver: the head is sound, but a body, an upgrade or another method belongs
-	// to a server that does more.
+	// HandOver: the head is sound, but a body or an upgrade belongs to a server that
+	// does more.
 	HandOver
 	// Bad: answer with Head.Status and close; what follows cannot be trusted.
 	Bad
@@ -66,8 +66,11 @@ type Head struct {
 	Status int
 	Why    string
 
-	closed  bool // the client said so
-	scanned int  // bytes whose lines are known to end well and not to end the head
+	// Scanned is how many bytes of an Incomplete head need no second look. Who keeps
+	// the bytes but not the Head keeps it with them, and sets it again.
+	Scanned int
+
+	closed bool // the client said so
 }
 
 // Reset makes h ready for the head of another request.
@@ -142,7 +145,7 @@ func (h *Head) end(b []byte, l Limits) (end int, v Verdict) {
 	if len(b) >= 2 && b[0] == '\r' && b[1] == '\n' || len(b) >= 1 && b[0] == '\n' {
 		return 0, h.bad(400, "empty line before the request")
 	}
-	for from := h.scanned; ; {
+	for from := h.Scanned; ; {
 		i := bytes.IndexByte(b[from:], '\n')
 		if i < 0 {
 			break
@@ -158,7 +161,7 @@ func (h *Head) end(b []byte, l Limits) (end int, v Verdict) {
 			return i + 1, Redirectable
 		}
 		from = i + 1
-		h.scanned = from
+		h.Scanned = from
 	}
 	if len(b) > l.Head {
 		return 0, h.tooLarge(b, l)
@@ -297,7 +300,7 @@ func (h *Head) fields(s string) Verdict {
 		return h.bad(400, "Transfer-Encoding beside Content-Length") // RFC 9112 6.1
 	case codings > 0 && h.HTTP10:
 		return h.bad(400, "Transfer-Encoding in HTTP/1.0")
-	case body || special || h.Method != "GET" && h.Method != "HEAD":
+	case body || special:
 		return HandOver
 	}
 	return Redirectable

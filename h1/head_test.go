@@ -32,6 +32,7 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"a browser's", "GET /a?b=c HTTP/1.1\r\n" + host + "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n\r\n", Redirectable, 0},
 		{"HEAD", "HEAD / HTTP/1.1\r\n" + host + "\r\n", Redirectable, 0},
+		{"another method", "DELETE / HTTP/1.1\r\n" + host + "\r\n", Redirectable, 0},
 		{"an empty body", "GET / HTTP/1.1\r\n" + host + "Content-Length: 0\r\n\r\n", Redirectable, 0},
 		{"HTTP/1.0 without a host", "GET / HTTP/1.0\r\n\r\n", Redirectable, 0},
 		{"a later minor version", "GET / HTTP/1.2\r\n" + host + "\r\n", Redirectable, 0},
@@ -53,7 +54,7 @@ func TestVerdicts(t *testing.T) {
 		{"GET with a body", "GET / HTTP/1.1\r\n" + host + "Content-Length: 03\r\n\r\n", HandOver, 0},
 		{"an upgrade", "GET / HTTP/1.1\r\n" + host + "Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", HandOver, 0},
 		{"a question before the body", "GET / HTTP/1.1\r\n" + host + "Expect: 100-continue\r\n\r\n", HandOver, 0},
-		{"another method", "DELETE / HTTP/1.1\r\n" + host + "\r\n", HandOver, 0},
+		{"another method with a body", "DELETE / HTTP/1.1\r\n" + host + "Content-Length: 1\r\n\r\nx", HandOver, 0},
 		{"HTTP/2", Preface, HandOver, 0},
 
 		{"length and coding", "GET / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Bad, 400},
