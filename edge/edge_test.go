@@ -477,7 +477,7 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 	})
 	conn := s.dial(false, "")
 	defer conn.Close()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\nx") // net/http's
 	<-entered
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
