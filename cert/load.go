@@ -43,7 +43,7 @@ func Load(dir string) (x *Index, warnings []error, err error) {
 // load is Load that puts the certificate of last in the place of one whose
 // files are wrong.
 func load(dir string, last *Index) (*Index, []error, error) {
-	groups, err := list(dir)
+	groups, err := listFolder(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,7 +91,7 @@ type group struct {
 	files []string // without the folder
 }
 
-func list(dir string) ([]group, error) {
+func listFolder(dir string) ([]group, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, &fingerpost.Error{Code: "bad_certificate", Message: "read the certificates folder: " + cause(err),
@@ -138,91 +138,79 @@ type found[T any] struct {
 	file  string
 }
 
+// material is what somebody gave us for one certificate, in any order.
+type material struct {
+	certs []found[*x509.Certificate]
+	keys  []found[crypto.Signer]
+}
+
+// fault makes the error of something that is wrong in a file.
+type fault func(file, message, hint string) error
+
 // read reads and checks the certificate of one group.
 func (g *group) read(dir string) (c *Certificate, warnings []error, err error) {
-	fault := func(file, message, hint string) error {
+	fault := fault(func(file, message, hint string) error {
 		return &fingerpost.Error{Code: "bad_certificate", Message: message, Hint: hint, At: fingerpost.Position{File: filepath.Join(dir, file)}}
-	}
-	var certs []found[*x509.Certificate]
-	var keys []found[crypto.Signer]
+	})
+	var m material
 	for _, file := range g.files {
-		if err := readFile(dir, file, fault, &certs, &keys); err != nil {
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			return nil, nil, fault(file, "read the file: "+cause(err), "fingerpost must be allowed to read it")
+		}
+		if err := m.addPEM(file, text, fault); err != nil {
 			return nil, nil, err
 		}
 	}
 	switch {
-	case len(certs) == 0 && len(keys) == 0:
+	case len(m.certs) == 0 && len(m.keys) == 0:
 		return nil, nil, fault(g.files[0], "no certificate and no key in the file", "the file must hold PEM blocks (-----BEGIN CERTIFICATE-----); convert DER with openssl x509 -inform der")
-	case len(keys) == 0:
-		return nil, nil, fault(certs[0].file, "the certificate has no key", "put its key beside it as "+g.name+".key")
-	case len(certs) == 0:
-		return nil, nil, fault(keys[0].file, "the key has no certificate", "put its certificate beside it as "+g.name+".crt")
+	case len(m.keys) == 0:
+		return nil, nil, fault(m.certs[0].file, "the certificate has no key", "put its key beside it as "+g.name+".key")
+	case len(m.certs) == 0:
+		return nil, nil, fault(m.keys[0].file, "the key has no certificate", "put its certificate beside it as "+g.name+".crt")
 	}
-	key := keys[0]
-	for _, other := range keys[1:] {
-		if !samePublicKey(key.value.Public(), other.value.Public()) {
+	key := m.keys[0]
+	for _, other := range m.keys[1:] {
+		if !samePublicKey(other.value.Public(), key.value.Public()) {
 			return nil, nil, fault(other.file, "another key than in "+filepath.Join(dir, key.file), "keep the one that belongs to the certificate, and give each certificate a file name of its own")
 		}
 	}
-
-	leaf := -1
-	for i, c := range certs {
-		if samePublicKey(c.value.PublicKey, key.value.Public()) && (leaf < 0 || c.value.NotAfter.After(certs[leaf].value.NotAfter)) {
-			leaf = i
-		}
+	p, ok := m.credential(key.value)
+	if !ok {
+		return nil, nil, fault(m.certs[0].file, "the certificate does not belong to the key in "+filepath.Join(dir, key.file), "take the key that the certificate was requested with; several certificates need different file names")
 	}
-	if leaf < 0 {
-		return nil, nil, fault(certs[0].file, "the certificate does not belong to the key in "+filepath.Join(dir, key.file), "take the key that the certificate was requested with; several certificates need different file names")
-	}
-	first := certs[leaf]
-	chain, unused := sortChain(first.value, certs)
-	for i, link := range chain {
-		if message, hint := weakness(link); message != "" {
-			if i > 0 {
-				message = "in the chain, " + link.Subject.String() + ": " + message
-			}
-			return nil, nil, fault(first.file, message, hint)
-		}
-	}
-	names := hosts(first.value)
-	if len(names) == 0 {
-		return nil, nil, fault(first.file, "the certificate names no host", "browsers look only at the subject alternative names; have it issued again with them")
+	fail := func(message, hint string) error { return fault(p.file, message, hint) }
+	if err := p.check(fail); err != nil {
+		return nil, nil, err
 	}
 
 	const day = "2006-01-02"
+	leaf := p.chain[0]
 	switch now := time.Now(); {
-	case now.After(first.value.NotAfter):
-		warnings = append(warnings, fault(first.file, "the certificate expired on "+first.value.NotAfter.Format(day), "renew it; it is served only where no other covers the name"))
-	case now.Before(first.value.NotBefore):
-		warnings = append(warnings, fault(first.file, "the certificate is not valid before "+first.value.NotBefore.Format(day), "it is served only where no other covers the name; is the clock right?"))
+	case now.After(leaf.NotAfter):
+		warnings = append(warnings, fail("the certificate expired on "+leaf.NotAfter.Format(day), "renew it; it is served only where no other covers the name"))
+	case now.Before(leaf.NotBefore):
+		warnings = append(warnings, fail("the certificate is not valid before "+leaf.NotBefore.Format(day), "it is served only where no other covers the name; is the clock right?"))
 	}
-	if last := chain[len(chain)-1]; len(chain) == 1 && len(last.IssuingCertificateURL) > 0 && !isSelfIssued(last) {
-		// A private CA may sign without an intermediate, and names no place to
-		// get it from; public ones always have one.
-		warnings = append(warnings, fault(first.file, "the chain lacks the certificate of "+last.Issuer.String(), "append it to the file: "+last.IssuingCertificateURL[0]))
+	if issuer, url := p.missing(); issuer != "" {
+		warnings = append(warnings, fail("the chain lacks the certificate of "+issuer, "append it to the file: "+url))
 	}
-	if unused > 0 {
-		warnings = append(warnings, fault(first.file, fmt.Sprintf("%d certificates do not belong to the chain", unused), "they are not sent; remove them, or give each certificate a file name of its own"))
+	if p.unused > 0 {
+		warnings = append(warnings, fail(fmt.Sprintf("%d certificates do not belong to the chain", p.unused), "they are not sent; remove them, or give each certificate a file name of its own"))
 	}
 
 	c = &Certificate{
-		Name: g.name, File: filepath.Join(dir, first.file), Hosts: names,
-		NotBefore: first.value.NotBefore, NotAfter: first.value.NotAfter,
-		tls:   tls.Certificate{PrivateKey: key.value, Leaf: first.value},
-		ecdsa: isECDSA(first.value),
-	}
-	for _, link := range chain {
-		c.tls.Certificate = append(c.tls.Certificate, link.Raw)
+		Name: g.name, File: filepath.Join(dir, p.file), Hosts: hosts(leaf),
+		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		tls:   tls.Certificate{PrivateKey: key.value, Leaf: leaf, Certificate: p.der()},
+		ecdsa: isECDSA(leaf),
 	}
 	return c, warnings, nil
 }
 
-// readFile appends what one file holds.
-func readFile(dir, file string, fault func(file, message, hint string) error, certs *[]found[*x509.Certificate], keys *[]found[crypto.Signer]) error {
-	text, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil {
-		return fault(file, "read the file: "+cause(err), "fingerpost must be allowed to read it")
-	}
+// addPEM appends what the text of one file holds.
+func (m *material) addPEM(file string, text []byte, fault fault) error {
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
@@ -234,9 +222,7 @@ func readFile(dir, file string, fault func(file, message, hint string) error, ce
 			if err != nil {
 				return fault(file, "a certificate cannot be read: "+trim(err), "is the file whole?")
 			}
-			if !slices.ContainsFunc(*certs, func(f found[*x509.Certificate]) bool { return f.value.Equal(c) }) {
-				*certs = append(*certs, found[*x509.Certificate]{c, file})
-			}
+			m.addCertificate(file, c)
 		case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 			return fault(file, "the key is encrypted", "decrypt it: openssl pkey -in "+file+" -out plain.key, and take care who can read it")
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
@@ -244,7 +230,7 @@ func readFile(dir, file string, fault func(file, message, hint string) error, ce
 			if err != nil {
 				return fault(file, "the key cannot be read: "+trim(err), "RSA or ECDSA in PKCS #8, PKCS #1 or SEC 1 form")
 			}
-			*keys = append(*keys, found[crypto.Signer]{key, file})
+			m.keys = append(m.keys, found[crypto.Signer]{key, file})
 		}
 		// Other blocks (EC PARAMETERS, DH PARAMETERS) say nothing that the key
 		// does not.
@@ -253,6 +239,71 @@ func readFile(dir, file string, fault func(file, message, hint string) error, ce
 		return fault(file, "a PEM block cannot be read", "is the file whole? each -----BEGIN needs its -----END, on lines of their own")
 	}
 	return nil
+}
+
+func (m *material) addCertificate(file string, c *x509.Certificate) {
+	if !slices.ContainsFunc(m.certs, func(f found[*x509.Certificate]) bool { return f.value.Equal(c) }) {
+		m.certs = append(m.certs, found[*x509.Certificate]{c, file})
+	}
+}
+
+// credential is a certificate with what is sent behind it.
+type credential struct {
+	file   string              // that the leaf was in
+	chain  []*x509.Certificate // the leaf first; see sortChain
+	rooted bool                // whether a root ended the chain
+	unused int                 // certificates that belong to no such chain
+}
+
+// credential finds the certificate of key, the one that is valid longest, and its chain.
+func (m *material) credential(key crypto.Signer) (p credential, ok bool) {
+	leaf := -1
+	for i, c := range m.certs {
+		if samePublicKey(c.value.PublicKey, key.Public()) && (leaf < 0 || c.value.NotAfter.After(m.certs[leaf].value.NotAfter)) {
+			leaf = i
+		}
+	}
+	if leaf < 0 {
+		return credential{}, false
+	}
+	p.file = m.certs[leaf].file
+	p.chain, p.rooted, p.unused = sortChain(m.certs[leaf].value, m.certs)
+	return p, true
+}
+
+// check refuses what no browser takes.
+func (p *credential) check(fail func(message, hint string) error) error {
+	for i, link := range p.chain {
+		if message, hint := weakness(link); message != "" {
+			if i > 0 {
+				message = "in the chain, " + link.Subject.String() + ": " + message
+			}
+			return fail(message, hint)
+		}
+	}
+	if len(hosts(p.chain[0])) == 0 {
+		return fail("the certificate names no host", "browsers look only at the subject alternative names; have it issued again with them")
+	}
+	return nil
+}
+
+// missing names the issuer that the chain lacks, and where to get it; empty if it
+// lacks none. A private CA may sign without an intermediate, and names no place to
+// get it from; public ones always have one.
+func (p *credential) missing() (issuer, url string) {
+	last := p.chain[len(p.chain)-1]
+	if len(p.chain) > 1 || p.rooted || len(last.IssuingCertificateURL) == 0 || isSelfIssued(last) {
+		return "", ""
+	}
+	return last.Issuer.String(), last.IssuingCertificateURL[0]
+}
+
+func (p *credential) der() [][]byte {
+	der := make([][]byte, len(p.chain))
+	for i, link := range p.chain {
+		der[i] = link.Raw
+	}
+	return der
 }
 
 func trim(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
@@ -284,12 +335,13 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 
 // sortChain gives what is sent with leaf: leaf itself, then each issuer after
 // what it signed. The root stays out, since a client that does not have it
-// already does not trust it (RFC 8446 4.4.2). unused counts the certificates of
-// certs that belong to no such chain.
-func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate]) (chain []*x509.Certificate, unused int) {
+// already does not trust it (RFC 8446 4.4.2); rooted tells whether it was there.
+// unused counts the certificates of certs that belong to no such chain.
+func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate]) (chain []*x509.Certificate, rooted bool, unused int) {
 	chain = []*x509.Certificate{leaf}
 	used := map[*x509.Certificate]bool{leaf: true}
-	for last := leaf; !isSelfIssued(last); {
+	last := leaf
+	for !isSelfIssued(last) {
 		i := slices.IndexFunc(certs, func(f found[*x509.Certificate]) bool {
 			c := f.value
 			return !used[c] && bytes.Equal(c.RawSubject, last.RawIssuer) && last.CheckSignatureFrom(c) == nil
@@ -303,7 +355,7 @@ func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate]) (chain 
 			chain = append(chain, last)
 		}
 	}
-	return chain, len(certs) - len(used)
+	return chain, isSelfIssued(last), len(certs) - len(used)
 }
 
 func isSelfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }

@@ -261,19 +261,21 @@ func TestBodiesAreNotReadFor(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, request string
+		status        int
 		kept          bool
 	}{
-		{"small", post("Content-Length: 5\r\n", "hello"), true},
-		{"large", post("Content-Length: 65537\r\n", "hello"), false}, // the rest never comes
-		{"of unknown length", post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"), false},
-		{"HTTP/1.0 with a framing that it does not have", "POST / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\nGET /smuggled HTTP/1.1\r\n\r\n", false},
-		{"waiting for 100", post("Content-Length: 5\r\nExpect: 100-continue\r\n", ""), false},
+		{"none", post("Content-Length: 0\r\n", ""), 308, true},
+		{"small", post("Content-Length: 5\r\n", "hello"), 308, false},
+		{"large", post("Content-Length: 65537\r\n", "hello"), 308, false}, // the rest never comes
+		{"of unknown length", post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"), 308, false},
+		{"HTTP/1.0 with a framing that it does not have", "POST / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\nGET /smuggled HTTP/1.1\r\n\r\n", 400, false},
+		{"waiting for 100", post("Content-Length: 5\r\nExpect: 100-continue\r\n", ""), 308, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			conn := s.dial(false, "")
 			defer conn.Close()
 			r := bufio.NewReader(conn)
-			if got := s.exchange(conn, r, tt.request); got.StatusCode != 308 {
+			if got := s.exchange(conn, r, tt.request); got.StatusCode != tt.status {
 				t.Errorf("got %d", got.StatusCode)
 			}
 			if kept := kept(conn, r); kept != tt.kept {
@@ -475,7 +477,7 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 	})
 	conn := s.dial(false, "")
 	defer conn.Close()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\nx") // net/http's
 	<-entered
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -558,7 +560,12 @@ func BenchmarkHandler(b *testing.B) {
 func benchmarkHandler(b *testing.B, s *Server) {
 	table := compile(b, []fingerpost.Host{{Name: "a.example"}}, []fingerpost.Redirect{{ID: "r1", From: "a.example/old/page", To: "https://to.example/new/page"}})
 	s.Table = func() *redirect.Table { return table }
-	f := s.newFront(false, "8080")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	f := s.newFront(false, l)
 	r := httptest.NewRequest("GET", "/old/page?utm_source=x", nil)
 	r.Host, r.RemoteAddr = "a.example", "192.0.2.1:5555"
 	r.Header = http.Header{

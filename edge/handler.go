@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,7 +13,7 @@ import (
 	"fingerpost/telemetry"
 )
 
-// front is the handler of one listener.
+// front is what serves one listener: lanes for HTTP/1, net/http for the rest.
 type front struct {
 	s      *Server
 	https  bool
@@ -20,7 +21,75 @@ type front struct {
 	limits Limits
 	log    *slog.Logger
 	now    func() time.Time
-	server *http.Server
+	tally  *telemetry.Tally
+	dated  atomic.Pointer[dated]
+
+	conns      *conns
+	server     *http.Server
+	handedOver *handovers // to server
+
+	draining atomic.Bool
+	drained  chan struct{} // closed when draining begins
+
+	mu      sync.Mutex // guards the two below
+	toDrain []func()
+	toKill  []func()
+}
+
+// onDrain and onKill have a function called once Shutdown begins, and once it
+// cannot wait any longer. A function that comes late is called at once.
+func (f *front) onDrain(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.draining.Load() {
+		fn()
+		return
+	}
+	f.toDrain = append(f.toDrain, fn)
+}
+
+func (f *front) onKill(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.toKill = append(f.toKill, fn)
+}
+
+// shutdown ends the front; see [Server.Shutdown].
+func (f *front) shutdown(ctx context.Context) error {
+	f.mu.Lock()
+	first := !f.draining.Swap(true)
+	for _, fn := range f.toDrain {
+		fn()
+	}
+	f.toDrain = nil
+	f.mu.Unlock()
+	if first {
+		close(f.drained)
+	}
+	f.conns.interrupt()
+	err := f.server.Shutdown(ctx)
+	empty := make(chan struct{})
+	go func() {
+		f.conns.until(func() bool { return f.conns.count.Load() == 0 })
+		close(empty)
+	}()
+	if err == nil {
+		select {
+		case <-empty:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if err != nil {
+		f.mu.Lock()
+		for _, fn := range f.toKill {
+			fn()
+		}
+		f.mu.Unlock()
+		f.server.Close()
+		f.conns.closeAll()
+	}
+	return err
 }
 
 // exchange is one request with its answer. It is kept in a pool, so that what
@@ -29,21 +98,55 @@ type exchange struct {
 	req    redirect.Request
 	answer redirect.Answer
 	body   []byte
-	access telemetry.Access
+	proof  string // what a CA is answered, instead of answer's page
 }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-// ServeHTTP is the whole way of a request.
+// ServeHTTP is the way of a request that net/http has read: over HTTP/2, or one
+// that a lane has handed over. The other way is [front.respond].
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := f.now()
 	x := exchanges.Get().(*exchange)
 	defer x.release()
 
-	if refusal := f.read(r, x); refusal != 0 {
-		x.refuse(w, r, refusal)
-	} else {
-		x.req.Now = start.Unix()
+	in := received(r)
+	refusal := f.checkHTTP2(r)
+	if refusal == 0 {
+		refusal = f.read(&in, x)
+	}
+	f.decide(x, refusal, start)
+	switch {
+	case r.ProtoMajor == 1:
+		// What comes next on this connection would pass no lane's checks.
+		w.Header()["Connection"] = closeValue
+		if refusal == 0 && f.tooMuchBody(r) {
+			// net/http reads past a body even then. It shall not take long: just
+			// enough that the client sees the answer before the connection ends.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
+		}
+	case refusal == 0 && r.ContentLength != 0:
+		f.readPast(w, r)
+	}
+	sent := x.send(w, r)
+
+	took := f.now().Sub(start)
+	f.s.Metrics.Request(proto(r), f.https, x.answer.Status, took)
+	if f.s.Access.Wants() {
+		f.record(x, &telemetry.Access{Time: start, Remote: r.RemoteAddr, Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
+			Duration: took, Bytes: sent, UserAgent: r.Header.Get("User-Agent"), Referer: r.Header.Get("Referer")})
+	}
+}
+
+// decide fills x.answer for the request in x.req, or the refusal of it.
+func (f *front) decide(x *exchange, refusal int, now time.Time) {
+	switch {
+	case refusal != 0:
+		x.refuse(refusal)
+	case f.challenge(x):
+		x.refuse(http.StatusOK)
+	default:
+		x.req.Now = now.Unix()
 		table := f.s.Table()
 		if f.s.Country != nil && table.UsesCountries() {
 			x.req.Country = f.s.Country(x.req.Addr)
@@ -52,39 +155,39 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if x.answer.Kind == redirect.Loop || x.answer.Kind == redirect.BadTarget {
 			f.warn(x)
 		}
-		if r.ProtoMajor >= 2 && r.ContentLength != 0 {
-			f.readPast(w, r)
-		}
-		if !r.ProtoAtLeast(1, 1) {
-			// net/http leaves out a Transfer-Encoding that HTTP/1.0 does not have
-			// and would read what it frames as the next request (RFC 9112 6.1).
-			w.Header()["Connection"] = closeValue
-		}
-		if f.tooMuchBody(r) {
-			w.Header()["Connection"] = closeValue
-			// net/http reads past a body even then. It shall not take long: just
-			// enough that the client sees the answer before the connection ends.
-			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
-		}
 	}
-	sent := x.send(w, r)
+}
 
-	took := f.now().Sub(start)
-	f.s.Metrics.Request(proto(r), f.https, x.answer.Status, took)
-	if f.s.Access.Wants() {
-		f.record(r, x, start, took, sent)
+// challengePath is where CAs look for a token (RFC 8555 8.3).
+const challengePath = "/.well-known/acme-challenge/"
+
+// challenge finds the answer to a CA's question, if x is one.
+func (f *front) challenge(x *exchange) bool {
+	target := x.req.Target
+	if f.s.Challenge == nil || len(target) <= len(challengePath) || target[:len(challengePath)] != challengePath {
+		return false
 	}
+	proof, ok := f.s.Challenge(x.req.Host, target[len(challengePath):])
+	if ok {
+		x.proof = proof
+	}
+	return ok
 }
 
 // release puts x back, with nothing of the visitor left in it but the memory of
 // its buffers.
 func (x *exchange) release() {
-	x.req = redirect.Request{}
-	x.access = telemetry.Access{}
+	x.forget()
 	if cap(x.body) > 64<<10 {
 		x.body = nil
 	}
 	exchanges.Put(x)
+}
+
+// forget drops what points to a request.
+func (x *exchange) forget() {
+	x.req = redirect.Request{}
+	x.proof = ""
 }
 
 const bodyGrace = 500 * time.Millisecond
@@ -119,23 +222,9 @@ func proto(r *http.Request) telemetry.Proto {
 	return telemetry.HTTP10
 }
 
-func (f *front) record(r *http.Request, x *exchange, start time.Time, took time.Duration, sent int) {
-	a := &x.access
-	*a = telemetry.Access{
-		Time:      start,
-		Remote:    r.RemoteAddr,
-		HTTPS:     f.https,
-		Proto:     proto(r),
-		Method:    r.Method,
-		Host:      r.Host,
-		Target:    r.RequestURI,
-		Status:    x.answer.Status,
-		Location:  x.answer.Location,
-		Duration:  took,
-		Bytes:     sent,
-		UserAgent: r.Header.Get("User-Agent"),
-		Referer:   r.Header.Get("Referer"),
-	}
+// record logs an answered request; what only x knows is filled in.
+func (f *front) record(x *exchange, a *telemetry.Access) {
+	a.HTTPS, a.Status, a.Location = f.https, x.answer.Status, x.answer.Location
 	switch x.answer.Kind {
 	case redirect.ByRule, redirect.Loop, redirect.BadTarget:
 		a.Rule = x.answer.Rule.ID()

@@ -8,49 +8,78 @@ import (
 	"strings"
 
 	"fingerpost"
+	"fingerpost/redirect"
 )
 
 // noContent is the refusal that is none: OPTIONS * asks for nothing that a
 // redirect could answer (RFC 9110 9.3.7).
 const noContent = http.StatusNoContent
 
-// read fills x.req, all but Now and Country, from r. A refusal other than 0 is
-// the status to send instead of asking the table.
-//
-// The path is taken from the request target as it was sent: r.URL.Path has its
-// escapes decoded.
-func (f *front) read(r *http.Request, x *exchange) (refusal int) {
-	if len(r.RequestURI) > f.limits.URL {
+// incoming is a request as it was sent, by whichever door it came.
+type incoming struct {
+	method, target string
+	host           string // of the Host field or :authority; of the target in absolute-form
+	http10         bool
+	multiplexed    bool // HTTP/2 and later: a target in origin-form is all there is
+	header         redirect.Header
+	remote         netip.Addr
+	serverName     string // of the connection, "" for none
+}
+
+// received makes an incoming of what net/http has read.
+func received(r *http.Request) incoming {
+	in := incoming{method: r.Method, target: r.RequestURI, host: r.Host, http10: !r.ProtoAtLeast(1, 1), multiplexed: r.ProtoMajor >= 2, header: r.Header, serverName: serverName(r)}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		in.remote = peer.Addr()
+	}
+	return in
+}
+
+// checkHTTP2 is what net/http leaves to us of a request over HTTP/2.
+func (f *front) checkHTTP2(r *http.Request) (refusal int) {
+	switch {
+	case r.ProtoMajor < 2:
+		return 0 // h1 has
+	case len(r.RequestURI) > f.limits.URL:
 		return http.StatusRequestURITooLong
-	}
-	if headSize(r, f.limits.Head) > f.limits.Head {
+	case headSize(r, f.limits.Head) > f.limits.Head:
 		return http.StatusRequestHeaderFieldsTooLarge
+	// RFC 9113 8.3.1: beside :authority, Host can only say the same.
+	case len(r.Header["Host"]) > 0 && !strings.EqualFold(r.Header["Host"][0], r.Host):
+		return http.StatusBadRequest
 	}
+	return 0
+}
+
+// read fills x.req, all but Now and Country. A refusal other than 0 is the status
+// to send instead of asking the table.
+//
+// The path is taken from the request target as it was sent, with its escapes.
+func (f *front) read(in *incoming, x *exchange) (refusal int) {
 	q := &x.req
+	target, authority, ok := cutTarget(in.target)
+	if authority != "" {
+		in.host = authority // RFC 9112 3.2.2: whatever the Host field says
+	}
 	var err error
 	// HTTP/1.0 has no Host (RFC 9112 3.2): only there it may be absent.
-	if r.Host != "" || r.ProtoAtLeast(1, 1) {
-		if q.Host, q.Port, err = fingerpost.ParseHost(r.Host); err != nil {
+	if in.host != "" || !in.http10 {
+		if q.Host, q.Port, err = fingerpost.ParseHost(in.host); err != nil {
 			return http.StatusBadRequest
 		}
 	}
-	// RFC 9113 8.3.1: beside :authority, Host can only say the same.
-	if r.ProtoMajor >= 2 && len(r.Header["Host"]) > 0 && !strings.EqualFold(r.Header["Host"][0], r.Host) {
-		return http.StatusBadRequest
-	}
-	if r.RequestURI == "*" && r.Method == http.MethodOptions {
+	if in.target == "*" && in.method == http.MethodOptions {
 		return noContent
 	}
-	target, ok := pathAndQuery(r.RequestURI)
 	// RFC 9113 8.3.1: :path has no absolute-form, :authority is the host.
-	if !ok || r.ProtoMajor >= 2 && r.RequestURI[0] != '/' {
+	if !ok || in.multiplexed && in.target[0] != '/' {
 		return http.StatusBadRequest
 	}
 	path, query, hasQuery := strings.Cut(target, "?")
 	if q.Path, err = fingerpost.ParsePath(path); err != nil {
 		return http.StatusBadRequest
 	}
-	if f.https && f.misdirected(r.TLS, q.Host) {
+	if f.https && f.misdirected(in.serverName, q.Host) {
 		return http.StatusMisdirectedRequest
 	}
 
@@ -61,13 +90,11 @@ func (f *front) read(r *http.Request, x *exchange) (refusal int) {
 			q.Target = "/?" + query
 		}
 	}
-	q.Method = r.Method
+	q.Method = in.method
 	q.HTTPS = f.https
-	q.HTTP10 = !r.ProtoAtLeast(1, 1)
-	q.Header = r.Header
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		q.Addr = peer.Addr().Unmap().WithZone("")
-	}
+	q.HTTP10 = in.http10
+	q.Header = in.header
+	q.Addr = in.remote.Unmap().WithZone("")
 	q.Covered = f.s.Covered
 	if !f.https && q.Port == f.port && f.port != "80" {
 		// The visitor came to our own port, so our own https port is the one to
@@ -95,31 +122,31 @@ func headSize(r *http.Request, limit int) int {
 	return n
 }
 
-// pathAndQuery cuts them out of a request target in origin-form or
-// absolute-form (RFC 9112 3.2). Spaces, control bytes and fragments are no part
-// of either; HTTP/2 lets them through in the query.
-func pathAndQuery(target string) (s string, ok bool) {
+// cutTarget takes a request target in origin-form or absolute-form (RFC 9112 3.2)
+// apart: its path and query, and its authority, "" in origin-form. Spaces, control
+// bytes and fragments are no part of either; HTTP/2 lets them through in the query.
+func cutTarget(target string) (pathAndQuery, authority string, ok bool) {
 	for i := range len(target) {
 		if c := target[i]; c <= ' ' || c == 0x7f || c == '#' {
-			return "", false
+			return "", "", false
 		}
 	}
 	if target != "" && target[0] == '/' {
-		return target, true
+		return target, "", true
 	}
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
-		return "", false // authority-form and the asterisk too
+		return "", "", false // authority-form and the asterisk too
 	}
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
 		end = len(rest)
 	}
 	// RFC 9110 4.2.4: a user name in the target is an attempt to deceive.
-	if strings.IndexByte(rest[:end], '@') >= 0 {
-		return "", false
+	if end == 0 || strings.IndexByte(rest[:end], '@') >= 0 {
+		return "", "", false
 	}
-	return rest[end:], true
+	return rest[end:], rest[:end], true
 }
 
 // anyClient is a hello that every certificate will do for.
@@ -138,12 +165,12 @@ var anyClient = tls.ClientHelloInfo{
 //
 // A connection does not tell which certificate it was opened with, and a
 // resumed one was shown none: what its server name gets today stands in.
-func (f *front) misdirected(state *tls.ConnectionState, host string) bool {
-	if state == nil || state.ServerName == "" || strings.EqualFold(state.ServerName, host) {
+func (f *front) misdirected(serverName, host string) bool {
+	if serverName == "" || strings.EqualFold(serverName, host) {
 		return false
 	}
 	hello := anyClient
-	hello.ServerName = state.ServerName
+	hello.ServerName = serverName
 	cert, err := f.s.Certificate(&hello)
 	if err != nil || cert == nil {
 		return true

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"fingerpost/h1"
 	"fingerpost/redirect"
 )
 
@@ -14,21 +15,17 @@ var (
 	closeValue   = []string{"close"}
 	contentType  = []string{"text/html; charset=utf-8"}
 	noSniffValue = []string{"nosniff"}
+	noStoreValue = []string{"no-store"}
+	proofType    = []string{"application/octet-stream"} // RFC 8555 8.3
 	allowValue   = []string{"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
 )
 
-// refuse makes status the answer, for a request that the table is not asked
+// refuse makes status the answer, to a request that the table is not asked
 // about.
-func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int) {
+func (x *exchange) refuse(status int) {
 	a := &x.answer
 	a.Kind, a.Status, a.HSTS, a.Page, a.Rule = 0, status, "", "", redirect.RuleRef{}
 	a.Location, a.CacheControl, a.Vary, a.Headers = a.Location[:0], a.CacheControl[:0], a.Vary[:0], a.Headers[:0]
-	// Where the head is not what we expect, neither need be what follows it. On
-	// HTTP/2 the streams are apart, and "close" would end them all.
-	if r.ProtoMajor == 1 && (status == http.StatusBadRequest || status == http.StatusRequestURITooLong ||
-		status == http.StatusRequestHeaderFieldsTooLarge) {
-		w.Header()["Connection"] = closeValue
-	}
 }
 
 // send renders x.answer and gives the size of the body sent.
@@ -38,7 +35,14 @@ func (x *exchange) send(w http.ResponseWriter, r *http.Request) (sent int) {
 		w.WriteHeader(noContent)
 		return 0
 	}
-	x.body = render(w.Header(), x.body[:0], a)
+	if x.proof != "" {
+		x.body = append(x.body[:0], x.proof...)
+		w.Header()["Content-Type"] = proofType
+		w.Header()["Cache-Control"] = noStoreValue
+		w.Header()["Content-Length"] = []string{strconv.Itoa(len(x.body))}
+	} else {
+		x.body = render(w.Header(), x.body[:0], a)
+	}
 	w.WriteHeader(a.Status)
 	if r.Method == http.MethodHead {
 		return 0
@@ -86,6 +90,46 @@ func render(h http.Header, body []byte, a *redirect.Answer) []byte {
 	h["Content-Type"] = contentType
 	h["X-Content-Type-Options"] = noSniffValue
 	return body
+}
+
+// appendResponse appends what [exchange.send] sends, as bytes of HTTP/1.1: the
+// same fields and body, in another order. It gives the size of the body too.
+func (x *exchange) appendResponse(dst []byte, date string, head, http10, keepAlive bool) (b []byte, sent int) {
+	a := &x.answer
+	dst = h1.AppendStatus(dst, a.Status)
+	dst = append(dst, date...)
+	if a.Status == noContent {
+		return h1.AppendEnd(h1.AppendConnection(dst, http10, keepAlive)), 0
+	}
+	if x.proof != "" {
+		x.body = append(x.body[:0], x.proof...)
+		dst = append(dst, "Cache-Control: no-store\r\nContent-Type: application/octet-stream\r\n"...)
+	} else {
+		dst = append(dst, a.Headers...)
+		if len(a.Location) > 0 {
+			dst = h1.AppendField(dst, "Location", a.Location)
+		}
+		if len(a.CacheControl) > 0 {
+			dst = h1.AppendField(dst, "Cache-Control", a.CacheControl)
+		}
+		if len(a.Vary) > 0 {
+			dst = h1.AppendField(dst, "Vary", a.Vary)
+		}
+		if a.HSTS != "" {
+			dst = h1.AppendField(dst, "Strict-Transport-Security", a.HSTS)
+		}
+		if a.Status == http.StatusMethodNotAllowed {
+			dst = h1.AppendField(dst, "Allow", allowValue[0])
+		}
+		dst = append(dst, "Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"...)
+		x.body = appendPage(x.body[:0], a)
+	}
+	dst = h1.AppendLength(dst, len(x.body))
+	dst = h1.AppendEnd(h1.AppendConnection(dst, http10, keepAlive))
+	if head {
+		return dst, 0
+	}
+	return append(dst, x.body...), len(x.body)
 }
 
 // addHeaders adds "Name: value\r\n" lines to h.

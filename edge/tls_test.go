@@ -3,6 +3,7 @@ package edge
 import (
 	"bufio"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/url"
 	"testing"
@@ -129,7 +130,7 @@ func TestHandshakes(t *testing.T) {
 }
 
 func TestHTTP2HasNoAbsoluteForm(t *testing.T) {
-	f := misdirectedSite(t).newFront(false, "80")
+	f := plainFront(t, misdirectedSite(t))
 	for _, tt := range []struct {
 		target      string
 		major, want int
@@ -138,20 +139,39 @@ func TestHTTP2HasNoAbsoluteForm(t *testing.T) {
 	} {
 		r := mustRequest(t, "GET", "http://a.example/")
 		r.RequestURI, r.ProtoMajor, r.ProtoMinor = tt.target, tt.major, 1
-		if got := f.read(r, new(exchange)); got != tt.want {
+		if got := refusal(f, r); got != tt.want {
 			t.Errorf("HTTP/%d %s: got %d, want %d", tt.major, tt.target, got, tt.want)
 		}
 	}
 }
 
 func TestHTTP2HostMustAgreeWithAuthority(t *testing.T) {
-	f := misdirectedSite(t).newFront(false, "80")
+	f := plainFront(t, misdirectedSite(t))
 	for host, want := range map[string]int{"a.example": 0, "A.EXAMPLE": 0, "b.example": 400} {
 		r := mustRequest(t, "GET", "http://a.example/")
 		r.RequestURI, r.ProtoMajor, r.ProtoMinor = "/", 2, 0
 		r.Header = http.Header{"Host": {host}}
-		if got := f.read(r, new(exchange)); got != want {
+		if got := refusal(f, r); got != want {
 			t.Errorf("%s: got %d, want %d", host, got, want)
 		}
 	}
+}
+
+// plainFront is a front that serves nobody.
+func plainFront(t *testing.T, s *site) *front {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return s.newFront(false, l)
+}
+
+func refusal(f *front, r *http.Request) int {
+	if status := f.checkHTTP2(r); status != 0 {
+		return status
+	}
+	in := received(r)
+	return f.read(&in, new(exchange))
 }

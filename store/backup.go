@@ -53,6 +53,7 @@ var dumped = []dumpedTable{
 	{"drafts", 1, "id:s team:s state:s author:s reviewer:s note:s changeset:s base:i created:i updated:i"},
 	{"jobs", 1, "id:s kind:s state:s owner:s done:i total:i result:s created:i updated:i"},
 	{"changesets", 1, "id:s state:s mode:s source:s kinds:s take:b who:s token:s note:s count:i chunk:i seen:i"},
+	{"records", 2, "kind:s key:s value:s"},
 	{"staged", 3, "changeset:s kind:s key:s op:s since:i source:s team:s value:s"},
 }
 

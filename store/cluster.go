@@ -75,17 +75,35 @@ func (db *DB) Source(ctx context.Context, label string) (Source, error) {
 	return sources.get(ctx, db, "label", label)
 }
 
-// ReportSource notes how reading a source went: state, error, version, and rev if
-// it is not 0. It leaves alone what people set.
+// ReportSource notes what a source is and how reading it went: kind, url, state,
+// error, version, when it was checked, and rev if it is not 0. It makes the
+// source if need be, and leaves alone what people set: team, settings, paused.
 func (db *DB) ReportSource(ctx context.Context, v Source) error {
+	if err := sources.check(&v); err != nil {
+		return err
+	}
 	return db.write(ctx, func(t tx) error {
-		report := do(`UPDATE sources SET state = $2, error = $3, version = $4, rev = CASE WHEN $5 > 0 THEN $5 ELSE rev END, checked = $6 WHERE label = $1`,
-			v.Label, v.State, v.Error, v.Version, v.Rev, micros(db.now()))
-		if err := t.run(ctx, report); err != nil || report.affected > 0 {
-			return err
-		}
-		return fmt.Errorf("source %s: %w", v.Label, ErrNotFound)
+		return t.run(ctx, do(`INSERT INTO sources (label, kind, url, settings, team, state, error, rev, version, paused, checked)
+			VALUES ($1, $2, $3, '', '', $4, $5, $6, $7, $9, $8) ON CONFLICT (label) DO UPDATE SET kind = excluded.kind, url = excluded.url,
+			state = excluded.state, error = excluded.error, version = excluded.version, checked = excluded.checked,
+			rev = CASE WHEN excluded.rev > 0 THEN excluded.rev ELSE sources.rev END`,
+			v.Label, v.Kind, v.URL, v.State, v.Error, v.Rev, v.Version, micros(v.Checked), false))
 	})
+}
+
+// CountBySource gives how many items each source has, by label.
+func (db *DB) CountBySource(ctx context.Context) (n map[string]int64, err error) {
+	err = db.read(ctx, false, func(t tx) error {
+		n = map[string]int64{}
+		return each(ctx, t, func(r rows) error {
+			var label string
+			var count int64
+			err := r.Scan(&label, &count)
+			n[label] = count
+			return err
+		}, `SELECT source, count(*) FROM items GROUP BY source`)
+	})
+	return n, err
 }
 
 // DeleteSource forgets a source, and leaves its items alone.

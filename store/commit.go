@@ -54,11 +54,23 @@ type Batch struct {
 	// content gives the first receipt and changes nothing. It is the caller's to make it
 	// unique, for example by putting the user's name before what a client sent. Empty: the
 	// call is one of a kind, and only its own retries are resolved.
-	Key     string   `json:"-"`
-	Changes []Change `json:"changes"`        // at most MaxChanges, each of another item
-	Base    int64    `json:"base,omitempty"` // if not 0: fail with ErrMoved unless it is the newest revision
-	Actor   Actor    `json:"actor"`
-	Note    string   `json:"note,omitempty"` // why, for people
+	Key string `json:"-"`
+	// Sum tells another use of the Key where the caller knows better than the content
+	// does what a repeated call is: the hash of a request. Empty: that of the content.
+	Sum     string   `json:"-"`
+	Changes []Change `json:"changes"` // at most MaxChanges, each of another item
+	// The conditions, which are no content: a repeated call has others.
+	Base  int64  `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
+	Since int64  `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
+	Actor Actor  `json:"actor"`
+	Note  string `json:"note,omitempty"` // why, for people
+
+	// Records are put and deleted with the changes. They may come alone: then there
+	// is no revision.
+	Records []Record `json:"records,omitempty"` // at most MaxChanges
+	// Lease, if not nil, must still be its holder's, or ErrFenced: only Name and
+	// Fence count.
+	Lease *Lease `json:"-"`
 }
 
 // Receipt is what a write has come to.
@@ -82,9 +94,9 @@ func (r *Receipt) Changes() int64 { return r.Added + r.Changed + r.Removed }
 // Each batch has a revision of its own, even where several share a transaction.
 // Batches of one handle come into force in the order of the calls.
 //
-// Errors: a [Conflict] if a precondition does not hold, or the item is another
+// Errors: [ErrFenced]; a [Conflict] if a precondition does not hold, or the item is another
 // source's; [ErrNotFound] for the delete of what is not there; [ErrMoved];
-// [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
+// [ErrStale]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
 // [ErrUnavailable], [ErrFull]: nothing has changed, the database cannot be reached or
 // has no room.
 // [ErrUnknown]: the database was lost at the commit and did not come back, or ctx
@@ -115,6 +127,8 @@ type pending struct {
 	ctx     context.Context
 	ownKey  bool   // the key was made for this call
 	hash    string // of the content, to tell another use of the key
+	touched touched
+	fence   int64 // of the lease, as the database has it
 	receipt Receipt
 	err     error
 	done    chan struct{}
@@ -123,14 +137,19 @@ type pending struct {
 type itemName struct{ kind, key string }
 
 func (p *pending) prepare() error {
-	if len(p.Changes) > MaxChanges {
+	if len(p.Changes) > MaxChanges || len(p.Records) > MaxChanges {
 		return ErrTooLarge
+	}
+	for i := range p.Records {
+		if err := p.Records[i].check(); err != nil {
+			return err
+		}
 	}
 	if len(p.Key) > MaxKey || !isText(p.Key) {
 		return invalid("the idempotency key is over %d bytes or no text", MaxKey)
 	}
-	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) {
-		return invalid("note or actor is no text")
+	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) || !isText(p.Sum) {
+		return invalid("note, actor or sum is no text")
 	}
 	seen := make(map[itemName]bool, len(p.Changes))
 	for i := range p.Changes {
@@ -149,6 +168,9 @@ func (p *pending) prepare() error {
 	}
 	if p.ownKey = p.Key == ""; p.ownKey {
 		p.Key = newKey()
+		return nil
+	}
+	if p.hash = p.Sum; p.hash != "" {
 		return nil
 	}
 	content, err := json.Marshal(&p.Batch)
@@ -279,6 +301,7 @@ type applying struct {
 	db      *DB
 	now     time.Time
 	head    Head
+	began   int64 // the newest revision before this transaction
 	rev     int64 // the newest, counting those of this transaction
 	chain   chain
 	items   map[itemName]*Item  // as they are now, counting this transaction; nil: absent
@@ -293,7 +316,8 @@ func (db *DB) apply(t tx, group []*pending, attempt int) error {
 	if err := lockFeed(db.ctx, t, &a.head, +1); err != nil { // first of all: the order of revisions rests on it
 		return err
 	}
-	a.rev = a.head.Rev - 1
+	a.began = a.head.Rev - 1
+	a.rev = a.began
 	if err := a.read(t, group, attempt); err != nil {
 		return err
 	}
@@ -333,6 +357,15 @@ func (a *applying) read(t tx, group []*pending, attempt int) error {
 			a.earlier[p.Key] = r
 			list = append(list, r.load(p.Key))
 		}
+		if p.Since != 0 {
+			list = append(list, p.touched.load(p.Since)...)
+		}
+		if p.Lease != nil {
+			var found bool
+			p.fence = 0
+			// Written, so that nobody acquires it before this transaction has ended.
+			list = append(list, one(&found, []any{&p.fence}, `UPDATE leases SET fence = fence WHERE name = $1 RETURNING fence`, p.Lease.Name))
+		}
 		for i := range p.Changes {
 			name := itemName{p.Changes[i].Item.Kind, p.Changes[i].Item.Key}
 			if _, ok := a.items[name]; ok {
@@ -356,8 +389,19 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	if r := a.earlier[p.Key]; r != nil && (r.known(a.now) || r.found && p.ownKey) {
 		return r.receipt(p.hash)
 	}
+	if p.Lease != nil && p.Lease.Fence != p.fence {
+		return Receipt{}, fmt.Errorf("lease %s: %w: fence %d was given since", p.Lease.Name, ErrFenced, p.fence)
+	}
 	if p.Base != 0 && p.Base != a.rev {
 		return Receipt{}, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev, p.Base)
+	}
+	if p.Since != 0 {
+		if a.rev > a.began { // a batch before it, in this transaction
+			p.touched.last = a.rev
+		}
+		if err := p.touched.check(p.Since, &a.head, a.rev); err != nil {
+			return Receipt{}, err
+		}
 	}
 	var doing []*Change
 	for i := range p.Changes {
@@ -371,6 +415,9 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 		}
 	}
 	r := Receipt{Epoch: a.head.Epoch, Rev: a.rev, At: a.now}
+	for i := range p.Records {
+		a.write = append(a.write, p.Records[i].write())
+	}
 	if len(doing) > 0 {
 		a.rev++
 		r.Rev = a.rev
@@ -379,7 +426,7 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 		}
 		a.write = append(a.write, insertRevision(&r, p.Actor, p.Note))
 	}
-	if len(doing) > 0 || !p.ownKey {
+	if len(doing)+len(p.Records) > 0 || !p.ownKey {
 		saved := saveReceipt(p.Key, p.hash, r, a.now)
 		a.write = append(a.write, saved.statement)
 		a.earlier[p.Key] = &saved.receipt // the same key may come again in this group
@@ -413,7 +460,7 @@ func (c *Change) allowed(now *Item) error {
 func (a *applying) change(p *pending, c *Change, seq int64, r *Receipt) {
 	name := itemName{c.Item.Kind, c.Item.Key}
 	before := a.items[name]
-	if before != nil {
+	if before != nil && isContent(name.kind) {
 		a.write = append(a.write, do(`INSERT INTO history (kind, key, rev, until, since, source, team, value) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 			name.kind, name.key, before.Rev, a.rev, micros(before.Since), before.Source, before.Team, string(before.Value)))
 	}
@@ -441,8 +488,10 @@ func (a *applying) change(p *pending, c *Change, seq int64, r *Receipt) {
 	}
 	a.write = append(a.write,
 		do(`INSERT INTO changes (shard, rev, seq, kind, op, key, since, source, team, value, at) VALUES (0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-			a.rev, seq, after.Kind, string(c.Op), after.Key, micros(after.Since), after.Source, after.Team, string(after.Value), micros(a.now)),
-		a.chain.add(Entry{At: a.now, Rev: a.rev, Actor: p.Actor, Action: string(c.Op), Kind: after.Kind, Key: after.Key, Before: itemJSON(before), After: itemJSON(a.items[name])}))
+			a.rev, seq, after.Kind, string(c.Op), after.Key, micros(after.Since), after.Source, after.Team, string(after.Value), micros(a.now)))
+	if isContent(name.kind) || name.kind == KindCertificate {
+		a.write = append(a.write, a.chain.add(Entry{At: a.now, Rev: a.rev, Actor: p.Actor, Action: string(c.Op), Kind: after.Kind, Key: after.Key, Before: itemJSON(before), After: itemJSON(a.items[name])}))
+	}
 }
 
 // itemJSON is what the audit says of an item.
@@ -459,8 +508,15 @@ func itemJSON(it *Item) string {
 			b.Write(text)
 		}
 	}
+	value := it.Value
+	if it.Kind == KindCertificate {
+		if c, err := it.Certificate(); err == nil { // the chain is public, but long
+			c.Key, c.Chain = nil, nil
+			value, _ = json.Marshal(c)
+		}
+	}
 	b.WriteString(`,"value":`)
-	b.Write(it.Value)
+	b.Write(value)
 	b.WriteString("}")
 	return b.String()
 }

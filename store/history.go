@@ -130,7 +130,7 @@ func (db *DB) Diff(ctx context.Context, from, to int64, fn func(*Difference) err
 			return nil
 		}, `SELECT kind, key, 0 AS side, rev, since, source, team, value FROM history WHERE rev <= $1 AND until > $1 AND until <= $2
 			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM history WHERE rev > $1 AND rev <= $2 AND until > $2
-			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM items WHERE rev > $1 AND rev <= $2
+			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM items WHERE rev > $1 AND rev <= $2 AND `+isContentSQL("kind")+`
 			ORDER BY 1, 2, 3`, early, late)
 		if err != nil {
 			return err
@@ -154,7 +154,7 @@ func (db *DB) Restore(ctx context.Context, rev int64, o Restoring) (*Changeset, 
 			do(`INSERT INTO staged (changeset, kind, key, op, since, source, team, value)
 				SELECT CAST($2 AS TEXT), h.kind, h.key, 'put', h.since, h.source, h.team, h.value FROM history h WHERE `+asOf, rev, c.ID),
 			do(`INSERT INTO staged (changeset, kind, key, op, since, source, team, value)
-				SELECT CAST($2 AS TEXT), i.kind, i.key, 'delete', 0, i.source, i.team, '' FROM items i WHERE i.rev > $1
+				SELECT CAST($2 AS TEXT), i.kind, i.key, 'delete', 0, i.source, i.team, '' FROM items i WHERE i.rev > $1 AND `+isContentSQL("i.kind")+`
 				AND NOT EXISTS (SELECT 1 FROM history h WHERE h.kind = i.kind AND h.key = i.key AND `+asOf+`)`, rev, c.ID),
 		}, nil
 	})
@@ -199,7 +199,7 @@ func (db *DB) Revert(ctx context.Context, rev int64, only []Name, o Restoring) (
 			do(`INSERT INTO staged (changeset, kind, key, op, since, source, team, value)
 				SELECT CAST($2 AS TEXT), h.kind, h.key, 'put', h.since, h.source, h.team, h.value FROM history h WHERE h.until = $1`, rev, c.ID),
 			do(`INSERT INTO staged (changeset, kind, key, op, since, source, team, value)
-				SELECT CAST($2 AS TEXT), i.kind, i.key, 'delete', 0, i.source, i.team, '' FROM items i WHERE i.rev = $1
+				SELECT CAST($2 AS TEXT), i.kind, i.key, 'delete', 0, i.source, i.team, '' FROM items i WHERE i.rev = $1 AND `+isContentSQL("i.kind")+`
 				AND NOT EXISTS (SELECT 1 FROM history h WHERE h.kind = i.kind AND h.key = i.key AND h.until = $1)`, rev, c.ID),
 		}
 		if len(only) == 0 {

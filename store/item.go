@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -15,7 +16,24 @@ import (
 const (
 	KindHost     = "host"     // key: the host pattern
 	KindRedirect = "redirect" // key: RedirectKey
+
+	// What the program makes by itself. Nodes follow it as they do content, but it
+	// is none: it has no history, no revision of it can be restored or reverted, and
+	// the audit has of a certificate what people may see, of the others nothing.
+	KindCertificate = "certificate" // key: its name
+	KindServerName  = "server-name" // key: ServerNameKey; value: ServerName
+	KindChallenge   = "challenge"   // key: as cmd/fingerpost makes it
 )
+
+// isContent tells what people made from what the program made.
+func isContent(kind string) bool {
+	return kind != KindCertificate && kind != KindServerName && kind != KindChallenge
+}
+
+// isContentSQL is the same in SQL, of a column.
+func isContentSQL(column string) string {
+	return column + ` NOT IN ('` + KindCertificate + `', '` + KindServerName + `', '` + KindChallenge + `')`
+}
 
 // Item is one thing of the content. Kind and Key name it; the rest is what it is.
 type Item struct {
@@ -90,6 +108,70 @@ func (it *Item) Redirect() (*fingerpost.Redirect, error) {
 	_, r.ID = CutRedirectKey(it.Key)
 	r.Since, r.Source.File = it.Since, it.Source
 	return r, nil
+}
+
+// CertificateItem makes an item of c.
+func CertificateItem(c *fingerpost.Certificate) (Item, error) {
+	value, err := json.Marshal(c)
+	return Item{Kind: KindCertificate, Key: c.Name, Value: value, Source: certificates, Team: c.Team}, err
+}
+
+// certificates is the source of certificates and what goes with them.
+const certificates = "certificates"
+
+// Certificate gives the noun of an item of KindCertificate.
+func (it *Item) Certificate() (*fingerpost.Certificate, error) {
+	c := new(fingerpost.Certificate)
+	if err := json.Unmarshal(it.Value, c); err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", it.Key, err)
+	}
+	c.Name, c.Team = it.Key, it.Team
+	return c, nil
+}
+
+// ServerName says that a certificate is for a name. It is what a node looks for
+// in a handshake, before it reads the certificate itself. With the serial number
+// it is another whenever the certificate is, so that both have one revision.
+type ServerName struct {
+	ECDSA     bool   `json:"ecdsa,omitempty"`
+	NotBefore int64  `json:"notBefore"` // seconds since 1970
+	NotAfter  int64  `json:"notAfter"`
+	Serial    string `json:"serial"`
+}
+
+// ServerNameKey is the key of a ServerName: the name, a slash, the certificate's
+// name. So the certificates for a name stand together, under the prefix NAME/.
+func ServerNameKey(name, certificate string) string { return name + "/" + certificate }
+
+// CertificateChanges are what puts c in the place of before, which is nil for a
+// new one; a nil c takes before away.
+func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {
+	var changes []Change
+	if c == nil {
+		changes = append(changes, Change{Op: Delete, Item: Item{Kind: KindCertificate, Key: before.Name, Source: certificates}})
+	} else {
+		item, err := CertificateItem(c)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, Change{Op: Put, Item: item})
+		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial})
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range c.Names {
+			changes = append(changes, Change{Op: Put, Item: Item{Kind: KindServerName, Key: ServerNameKey(name, c.Name), Value: value, Source: certificates, Team: c.Team}})
+		}
+	}
+	if before == nil {
+		return changes, nil
+	}
+	for _, name := range before.Names {
+		if c == nil || !slices.Contains(c.Names, name) {
+			changes = append(changes, Change{Op: Delete, Item: Item{Kind: KindServerName, Key: ServerNameKey(name, before.Name), Source: certificates}})
+		}
+	}
+	return changes, nil
 }
 
 // check reports what no database should be asked to hold.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -8,8 +9,8 @@ import (
 
 // PublishOptions are the conditions of a publication.
 type PublishOptions struct {
-	Key  string // as of a Batch
-	Base int64  // as of a Batch
+	Key, Sum    string // as of a Batch
+	Base, Since int64  // as of a Batch
 	// MaxRemoved, if not 0, is how many items may be removed; -1 for none. More
 	// is ErrTooLarge.
 	MaxRemoved int64
@@ -23,17 +24,18 @@ type PublishOptions struct {
 // While a large changeset is published, other writes wait; readers do not.
 //
 // Errors: [Conflicts] if it would change items of other sources without Take;
-// [ErrMoved]; [ErrTooLarge] by MaxRemoved; an [ErrConflict] if it is published or
+// [ErrMoved]; [ErrStale]; [ErrPaused]; [ErrTooLarge] by MaxRemoved; an [ErrConflict] if it is published or
 // cancelled already (under the same Key: the first receipt); [ErrNotFound].
 func (c *Changeset) Publish(ctx context.Context, o PublishOptions) (Receipt, error) {
 	db := c.db
-	if len(o.Key) > MaxKey || !isText(o.Key) {
+	if len(o.Key) > MaxKey || !isText(o.Key) || !isText(o.Sum) {
 		return Receipt{}, invalid("the idempotency key is over %d bytes or no text", MaxKey)
 	}
+	sum := cmp.Or(o.Sum, hashOf([]byte("publish "+c.ID)))
 	if err := db.retry(ctx, func(int) error { return db.engine.beforeCompare(ctx, c.Count) }); err != nil {
 		return Receipt{}, err
 	}
-	r, repeated, err := once(ctx, db, o.Key, hashOf([]byte("publish "+c.ID)), func(t tx) (Receipt, error) { return c.publish(ctx, t, o) })
+	r, repeated, err := once(ctx, db, o.Key, sum, func(t tx) (Receipt, error) { return c.publish(ctx, t, o) })
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -62,6 +64,9 @@ func (c *Changeset) publish(ctx context.Context, t tx, o PublishOptions) (Receip
 	r := Receipt{Epoch: a.head.Epoch, Rev: a.rev, At: a.now}
 	if o.Base != 0 && o.Base != a.rev-1 {
 		return r, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev-1, o.Base)
+	}
+	if err := c.mayPublish(ctx, t, o.Since, &a.head); err != nil {
+		return r, err
 	}
 	ended := do(`UPDATE changesets SET state = 'published', seen = $2 WHERE id = $1 AND state = 'open'`, c.ID, micros(a.now))
 	if err := t.run(ctx, ended, a.chain.load()); err != nil {
@@ -94,6 +99,27 @@ func (c *Changeset) publish(ctx context.Context, t tx, o PublishOptions) (Receip
 	return r, t.run(ctx, a.write...)
 }
 
+// mayPublish decides what does not depend on the changes.
+func (c *Changeset) mayPublish(ctx context.Context, t tx, since int64, h *Head) error {
+	if since != 0 {
+		var last touched
+		if err := t.run(ctx, last.load(since)...); err != nil {
+			return err
+		}
+		if err := last.check(since, h, h.Rev-1); err != nil {
+			return err
+		}
+	}
+	var found, paused bool
+	if err := t.run(ctx, one(&found, []any{&paused}, `SELECT paused FROM sources WHERE label = $1`, c.Source)); err != nil {
+		return err
+	}
+	if paused {
+		return fmt.Errorf("%w: %s", ErrPaused, c.Source)
+	}
+	return nil
+}
+
 // foreign names some of the items that belong to other sources.
 func (c *Changeset) foreign(ctx context.Context, t tx) error {
 	var all Conflicts
@@ -116,11 +142,7 @@ func (c *Changeset) publishSmall(ctx context.Context, t tx, a *applying, kinds [
 	p := &pending{Batch: Batch{Actor: c.Actor, Note: c.Note}, ownKey: true}
 	err := each(ctx, t, func(r rows) error {
 		var change Change
-		var op string
-		var since int64
-		it := &change.Item
-		err := r.Scan(&op, &it.Kind, &it.Key, &since, &it.Source, &it.Team, (*[]byte)(&it.Value))
-		change.Op, it.Since = Op(op), fromMicros(since)
+		err := scanStaged(r, &change)
 		p.Changes = append(p.Changes, change)
 		return err
 	}, `SELECT s.op, s.kind, s.key, s.since, s.source, s.team, s.value `+joinStaged+`

@@ -109,15 +109,13 @@ func TestCluster(t *testing.T) {
 		ok(db.DeleteNode(ctx, "n1"))
 
 		ok(db.PutSource(ctx, root, Source{Label: "git:shop", Kind: "git", URL: "https://git.example/shop", Settings: []byte(`{"branch":"main"}`), Team: "web", Paused: true}))
-		ok(db.ReportSource(ctx, Source{Label: "git:shop", State: "ok", Version: "abc", Rev: 4}))
-		ok(db.ReportSource(ctx, Source{Label: "git:shop", State: "failing", Error: "no such branch", Version: "abc"}))
-		if s, err := db.Source(ctx, "git:shop"); err != nil || s.State != "failing" || s.Rev != 4 || !s.Paused || string(s.Settings) != `{"branch":"main"}` || s.Checked.IsZero() {
+		ok(db.ReportSource(ctx, Source{Label: "git:shop", Kind: "git", URL: "https://git.example/shop", State: "ok", Version: "abc", Rev: 4}))
+		ok(db.ReportSource(ctx, Source{Label: "git:shop", Kind: "git", State: "failing", Error: "no such branch", Version: "abc", Checked: time.Unix(5, 0)}))
+		if s, err := db.Source(ctx, "git:shop"); err != nil || s.State != "failing" || s.Rev != 4 || !s.Paused || string(s.Settings) != `{"branch":"main"}` || s.Team != "web" || !s.Checked.Equal(time.Unix(5, 0)) {
 			t.Errorf("%+v, %v", s, err)
 		}
-		if err := db.ReportSource(ctx, Source{Label: "git:other"}); !errors.Is(err, ErrNotFound) {
-			t.Error(err)
-		}
-		if all, err := db.Sources(ctx); err != nil || len(all) != 1 {
+		ok(db.ReportSource(ctx, Source{Label: "git:other", Kind: "git", State: "ok"}))
+		if all, err := db.Sources(ctx); err != nil || len(all) != 2 || all[0].Label != "git:other" || all[0].Paused {
 			t.Errorf("%+v, %v", all, err)
 		}
 		ok(db.DeleteSource(ctx, root, "git:shop"))

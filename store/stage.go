@@ -163,6 +163,80 @@ func (c *Changeset) Add(ctx context.Context, changes iter.Seq2[Change, error]) (
 	return w.end(nil)
 }
 
+// Each gives what is staged, in the order of kind and key, each time anew and in
+// bounded memory, on whichever handle. It ends with an [ErrConflict] if the
+// changeset was published or cancelled meanwhile, and with an [ErrCorrupt] if
+// rows are missing.
+func (c *Changeset) Each(ctx context.Context) iter.Seq2[Change, error] {
+	const together = 1000 // rows of one query, unless they are large
+	return func(yield func(Change, error) bool) {
+		var n int64
+		var last itemName
+		for {
+			var page []Change
+			bytes := 0
+			err := c.db.read(ctx, false, func(t tx) error {
+				page, bytes = page[:0], 0
+				err := each(ctx, t, func(r rows) error {
+					var change Change
+					if err := scanStaged(r, &change); err != nil {
+						return err
+					}
+					page = append(page, change)
+					if bytes += len(change.Item.Value); bytes > chunkBytes {
+						return errPageFull
+					}
+					return nil
+				}, `SELECT s.op, s.kind, s.key, s.since, s.source, s.team, s.value FROM staged s
+					WHERE s.changeset = $1 AND (s.kind, s.key) > ($2, $3) ORDER BY s.changeset, s.kind, s.key LIMIT $4`, c.ID, last.kind, last.key, int64(together))
+				if errors.Is(err, errPageFull) {
+					err = nil
+				}
+				return err
+			})
+			if err != nil {
+				yield(Change{}, err)
+				return
+			}
+			for _, change := range page {
+				change.Take = c.Take
+				if n++; !yield(change, nil) {
+					return
+				}
+				last = itemName{change.Item.Kind, change.Item.Key}
+			}
+			if len(page) < together && bytes <= chunkBytes {
+				break
+			}
+		}
+		now, err := c.db.Changeset(ctx, c.ID)
+		switch {
+		case err != nil:
+		case now.State != StateOpen:
+			err = fmt.Errorf("%w: the changeset %s is %s", ErrConflict, c.ID, now.State)
+		case now.Count != n:
+			err = fmt.Errorf("%w: %d items were staged for the changeset %s, and %d are there: stage them again", ErrCorrupt, now.Count, c.ID, n)
+		}
+		if err != nil {
+			yield(Change{}, err)
+		}
+	}
+}
+
+// errPageFull ends a page of rows that are large.
+var errPageFull = errors.New("the page is full")
+
+func scanStaged(r rows, change *Change) error {
+	var op string
+	var since int64
+	it := &change.Item
+	err := r.Scan(&op, &it.Kind, &it.Key, &since, &it.Source, &it.Team, (*[]byte)(&it.Value))
+	if change.Op, it.Since = Op(op), fromMicros(since); len(it.Value) == 0 {
+		it.Value = nil
+	}
+	return err
+}
+
 // chunkWriter stages one chunk while the next is being read.
 type chunkWriter struct {
 	chunks chan []Change

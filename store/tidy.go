@@ -13,6 +13,10 @@ type Retention struct {
 	Changes time.Duration
 	// History: what items were. Default 400 days.
 	History time.Duration
+	// Jobs, also failed ones, since their last sign of life. Default 30 days.
+	Jobs time.Duration
+	// Tokens and sessions, since they expired. Default 7 days.
+	Tokens time.Duration
 }
 
 // Tidied is how much a Tidy removed.
@@ -21,6 +25,8 @@ type Tidied struct {
 	History    int64 // states of items
 	Receipts   int64
 	Changesets int64 // that were left over
+	Jobs       int64
+	Tokens     int64 // that had expired, sessions among them
 }
 
 // Tidy removes what is older than it has to be, in small transactions. One node
@@ -35,6 +41,12 @@ func (db *DB) Tidy(ctx context.Context, keep Retention) (done Tidied, err error)
 	}
 	if keep.History == 0 {
 		keep.History = 400 * 24 * time.Hour
+	}
+	if keep.Jobs == 0 {
+		keep.Jobs = 30 * 24 * time.Hour
+	}
+	if keep.Tokens == 0 {
+		keep.Tokens = 7 * 24 * time.Hour
 	}
 	h, err := db.Head(ctx)
 	if err != nil {
@@ -56,9 +68,11 @@ func (db *DB) Tidy(ctx context.Context, keep Retention) (done Tidied, err error)
 			return done, err
 		}
 		if err := db.write(ctx, func(t tx) error {
-			old := do(`DELETE FROM receipts WHERE at < $1`, micros(base.Add(-keepReceipts)))
-			err := t.run(ctx, old)
-			done.Receipts = old.affected
+			receipts := do(`DELETE FROM receipts WHERE at < $1`, micros(base.Add(-keepReceipts)))
+			jobs := do(`DELETE FROM jobs WHERE updated < $1`, micros(base.Add(-keep.Jobs)))
+			tokens := do(`DELETE FROM tokens WHERE expires > 0 AND expires < $1`, micros(base.Add(-keep.Tokens)))
+			err := t.run(ctx, receipts, jobs, tokens)
+			done.Receipts, done.Jobs, done.Tokens = receipts.affected, jobs.affected, tokens.affected
 			return err
 		}); err != nil {
 			return done, err

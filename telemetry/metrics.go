@@ -3,7 +3,6 @@ package telemetry
 import (
 	"net/http"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -38,8 +37,8 @@ func Scheme(https bool) string {
 type Metrics struct {
 	registry *prometheus.Registry
 
-	requests    *prometheus.CounterVec
-	duration    prometheus.Histogram
+	tallies     tallies
+	own         *Tally // of who has none
 	connections *prometheus.GaugeVec
 	handshakes  prometheus.Counter
 	dropped     prometheus.Counter
@@ -55,27 +54,12 @@ type Metrics struct {
 
 	certificates atomic.Int64
 	firstExpiry  atomic.Int64 // Unix seconds; 0 while there is no certificate
-
-	// byCode has the counter of each series of requests, once there is one, so
-	// that a request neither hashes labels nor takes the vector's lock. A series
-	// is made by its first request: what never happens is not exported.
-	byCode [protos][2][600]atomic.Pointer[prometheus.Counter]
 }
 
 // NewMetrics makes the metrics of a program of that version.
 func NewMetrics(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fingerpost_requests_total",
-			Help: "Requests answered, by HTTP version, scheme and status.",
-		}, []string{"proto", "scheme", "code"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "fingerpost_request_duration_seconds",
-			Help: "Time from the head of a request being read to its answer being handed on.",
-			// Few: each costs every request. A redirect takes microseconds.
-			Buckets: []float64{10e-6, 30e-6, 100e-6, 1e-3, 10e-3, 100e-3, 1, 10},
-		}),
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fingerpost_connections",
 			Help: "Open connections, by listener.",
@@ -117,6 +101,7 @@ func NewMetrics(version string) *Metrics {
 			Help: "Sources that could not be read or were refused; what they had before serves on.",
 		}),
 	}
+	m.own = m.NewTally()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "fingerpost_build_info",
 		Help:        "Always 1; the labels tell the build.",
@@ -124,7 +109,7 @@ func NewMetrics(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		m.requests, m.duration, m.connections, m.handshakes, m.dropped,
+		&m.tallies, m.connections, m.handshakes, m.dropped,
 		m.reloadGood, m.certsGood, m.reloadTime, m.redirects, m.hosts, m.sources, m.sourcesFailing, build,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "fingerpost_certificates",
@@ -166,22 +151,8 @@ func (m *Metrics) Request(proto Proto, https bool, status int, took time.Duratio
 	if m == nil {
 		return
 	}
-	if proto >= protos || status < 0 || status >= 600 {
-		return // none of ours; never an index out of range
-	}
-	s := 0
-	if https {
-		s = 1
-	}
-	slot := &m.byCode[proto][s][status]
-	counter := slot.Load()
-	if counter == nil {
-		made := m.requests.WithLabelValues(proto.String(), Scheme(https), strconv.Itoa(status))
-		counter = &made
-		slot.Store(counter)
-	}
-	(*counter).Inc()
-	m.duration.Observe(took.Seconds())
+	m.own.Request(proto, https, status)
+	m.own.Took(took, 1)
 }
 
 // Connections is the gauge of one listener; keep it.
@@ -198,6 +169,12 @@ type Gauge struct{ gauge prometheus.Gauge }
 func (g Gauge) Inc() {
 	if g.gauge != nil {
 		g.gauge.Inc()
+	}
+}
+
+func (g Gauge) Add(n int) {
+	if g.gauge != nil {
+		g.gauge.Add(float64(n))
 	}
 }
 

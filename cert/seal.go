@@ -1,0 +1,147 @@
+package cert
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"fingerpost"
+)
+
+// Sealer encrypts what nobody may read who has only the store, a backup or a
+// node's copy: private keys. All nodes of a cluster have the same secret.
+//
+// What is sealed says which secret opens it, so that a new secret can be put
+// before the old one: everything is sealed with the first and opened with any.
+type Sealer struct {
+	keys []sealKey
+}
+
+type sealKey struct {
+	id     uint32
+	secret []byte
+	aead   cipher.AEAD
+}
+
+// A secret is written as this prefix and 32 bytes in base64.
+const secretPrefix = "fpk_"
+
+// sealVersion is the first byte of what is sealed: AES-256-GCM with the key's id,
+// a nonce, and the purpose as additional data.
+const sealVersion = 1
+
+// NewSecret makes a secret for NewSealer, as text.
+func NewSecret() string {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return secretPrefix + base64.RawURLEncoding.EncodeToString(b)
+}
+
+// NewSealer takes one secret or more, the one to seal with first. They are
+// separated by white space, as lines of a file are.
+func NewSealer(secrets string) (*Sealer, error) {
+	s := new(Sealer)
+	for _, text := range strings.Fields(secrets) {
+		secret, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, secretPrefix))
+		if err != nil || len(secret) != 32 || !strings.HasPrefix(text, secretPrefix) {
+			return nil, &fingerpost.Error{Code: "bad_cluster_key", Message: "the cluster key is not one: it begins with " + secretPrefix + " and has 43 characters after it",
+				Hint: "copy the file cluster.key from the data folder of another node"}
+		}
+		k := sealKey{secret: secret}
+		k.id = binary.BigEndian.Uint32(k.derive("id", 4))
+		block, err := aes.NewCipher(k.derive("seal", 32))
+		if err != nil {
+			return nil, err
+		}
+		if k.aead, err = cipher.NewGCM(block); err != nil {
+			return nil, err
+		}
+		s.keys = append(s.keys, k)
+	}
+	if len(s.keys) == 0 {
+		return nil, &fingerpost.Error{Code: "bad_cluster_key", Message: "the cluster key is empty", Hint: "copy the file cluster.key from the data folder of another node"}
+	}
+	return s, nil
+}
+
+// OpenSecret gives the secret in a file, which it makes if there is none: a node
+// that starts alone needs nobody to make one up. The file is for its owner only.
+func OpenSecret(file string) (secret string, made bool, err error) {
+	text, err := os.ReadFile(file)
+	if err == nil {
+		return string(text), false, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", false, err
+	}
+	secret = NewSecret() + "\n"
+	// Whole or not at all: with half a secret, nothing that was sealed opens again.
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
+	if err != nil {
+		return "", false, err
+	}
+	defer os.Remove(f.Name()) // without effect once it is renamed
+	_, err = f.WriteString(secret)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return secret, true, nil
+}
+
+// derive makes a key for one use of a secret (RFC 5869).
+func (k *sealKey) derive(use string, n int) []byte {
+	key, err := hkdf.Key(sha256.New, k.secret, nil, "fingerpost "+use, n)
+	if err != nil {
+		panic(err) // only for lengths that no use asks for
+	}
+	return key
+}
+
+// Derive gives 32 bytes that all nodes with the same secret know, for one use.
+func (s *Sealer) Derive(use string) [32]byte { return [32]byte(s.keys[0].derive(use, 32)) }
+
+// Seal encrypts plain for a purpose: what is sealed for one, such as a
+// certificate's name, does not open for another.
+func (s *Sealer) Seal(purpose string, plain []byte) []byte {
+	k := &s.keys[0]
+	out := make([]byte, 5+k.aead.NonceSize(), 5+k.aead.NonceSize()+len(plain)+k.aead.Overhead())
+	out[0] = sealVersion
+	binary.BigEndian.PutUint32(out[1:], k.id)
+	rand.Read(out[5:])
+	return k.aead.Seal(out, out[5:], plain, []byte(purpose))
+}
+
+// ErrSealed says that something was sealed with a secret that this node does not
+// have, or for another purpose, or was changed since.
+var ErrSealed = errors.New("cannot be opened with this node's cluster key")
+
+// Open undoes Seal.
+func (s *Sealer) Open(purpose string, sealed []byte) ([]byte, error) {
+	if len(sealed) < 5 || sealed[0] != sealVersion {
+		return nil, fmt.Errorf("%s: %w", purpose, ErrSealed)
+	}
+	for i := range s.keys {
+		k := &s.keys[i]
+		n := k.aead.NonceSize()
+		if k.id != binary.BigEndian.Uint32(sealed[1:]) || len(sealed) < 5+n {
+			continue
+		}
+		if plain, err := k.aead.Open(nil, sealed[5:5+n], sealed[5+n:], []byte(purpose)); err == nil {
+			return plain, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", purpose, ErrSealed)
+}

@@ -1,0 +1,27 @@
+package fingerpost
+
+import "time"
+
+// The types of certificates.
+const (
+	ACME     = "acme"     // got from a CA and renewed by us
+	Imported = "imported" // bought or made elsewhere
+)
+
+// Certificate serves a set of names over TLS. Its name is its identity: renewed or
+// imported again, it stays the same certificate with other dates.
+type Certificate struct {
+	Name      string    `json:"-"`
+	Type      string    `json:"type"`    // ACME or Imported
+	Names     []string  `json:"names"`   // what it is valid for: lower case, A-labels, *.example.com; sorted
+	Chain     [][]byte  `json:"chain"`   // DER: the leaf, then each issuer after what it signed; no root
+	Key       []byte    `json:"key"`     // PKCS #8, sealed: see [fingerpost/cert.Sealer]
+	KeyType   string    `json:"keyType"` // as in "ECDSA P-256", "RSA 2048"
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	Issuer    string    `json:"issuer"`
+	Serial    string    `json:"serial"`            // hexadecimal
+	CA        string    `json:"ca,omitempty"`      // directory URL of the CA; of type ACME only
+	Profile   string    `json:"profile,omitempty"` // of the CA; of type ACME only
+	Team      string    `json:"team,omitempty"`    // the owner
+}

@@ -1,0 +1,100 @@
+package edge
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fingerpost/telemetry"
+)
+
+// conns are the connections of one listener.
+type conns struct {
+	max   int
+	gauge telemetry.Gauge
+
+	count atomic.Int64 // with those that are open elsewhere: in net/http, in an event loop
+
+	mu    sync.Mutex // guards what follows
+	open  map[net.Conn]struct{}
+	freed *sync.Cond // count has sunk
+}
+
+func newConns(max int, gauge telemetry.Gauge) *conns {
+	c := &conns{max: max, gauge: gauge, open: map[net.Conn]struct{}{}}
+	c.freed = sync.NewCond(&c.mu)
+	return c
+}
+
+// wait returns when there is room for one more.
+func (c *conns) wait() {
+	if c.full() {
+		c.until(func() bool { return !c.full() })
+	}
+}
+
+func (c *conns) full() bool { return c.count.Load() >= int64(c.max) }
+
+// until returns once a condition holds that depends on count sinking.
+func (c *conns) until(holds func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !holds() {
+		c.freed.Wait()
+	}
+}
+
+func (c *conns) add(conn net.Conn) {
+	c.came(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[conn] = struct{}{}
+}
+
+func (c *conns) remove(conn net.Conn) {
+	c.hand(conn)
+	c.gone(1)
+}
+
+// hand takes a connection out that somebody else closes, and counts until gone.
+func (c *conns) hand(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.open, conn)
+}
+
+// gone counts connections that have ended.
+func (c *conns) gone(n int) {
+	c.gauge.Add(-n)
+	if left := c.count.Add(int64(-n)); left == 0 || left < int64(c.max) && left+int64(n) >= int64(c.max) {
+		c.mu.Lock() // whoever looks at count does so before it waits
+		c.freed.Broadcast()
+		c.mu.Unlock()
+	}
+}
+
+// came counts connections that somebody else keeps.
+func (c *conns) came(n int) {
+	c.gauge.Add(n)
+	c.count.Add(int64(n))
+}
+
+// interrupt ends the reading of every connection: those that wait for a request
+// close.
+func (c *conns) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// closeAll closes what is still open.
+func (c *conns) closeAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		conn.Close()
+	}
+}

@@ -1,0 +1,408 @@
+package edge
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fingerpost/h1"
+	"fingerpost/redirect"
+	"fingerpost/telemetry"
+)
+
+// A lane answers requests over HTTP/1.0 and 1.1 from their heads, which package h1
+// has read and found sound. What a head alone does not answer is handed over to
+// net/http, together with the connection: it comes to front.ServeHTTP, and the
+// connection ends with it. So no request escapes the checks of h1.
+//
+// There are two forms of it: this one has a goroutine for each connection and is
+// for TLS, for other systems than Linux, and for listeners with PROXY headers;
+// loop_linux.go has an event loop, for plain TCP.
+
+// respond answers one head, appended to dst. It is the whole way of nearly every
+// request. keep tells whether the connection may stay open.
+func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Verdict, x *exchange, c *client, now time.Time) (out []byte, keep bool) {
+	refusal := h.Status
+	keep = v == h1.Redirectable && h.KeepAlive && !f.draining.Load()
+	if v == h1.Redirectable {
+		in := incoming{method: h.Method, target: h.Target, host: h.Host, http10: h.HTTP10, header: h, remote: c.addr.Addr(), serverName: c.serverName}
+		if refusal = f.read(&in, x); refusal == http.StatusBadRequest {
+			keep = false // where the head is not what we expect, neither need be what follows it
+		}
+	}
+	f.decide(x, refusal, now)
+	out, sent := x.appendResponse(dst, f.date(now), h.Method == http.MethodHead, h.HTTP10, keep)
+	proto := telemetry.HTTP11
+	if h.HTTP10 {
+		proto = telemetry.HTTP10
+	}
+	tally.Request(proto, f.https, x.answer.Status)
+	if f.s.Access.Wants() {
+		f.record(x, &telemetry.Access{Time: now, Remote: c.addr.String(), Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
+			Duration: f.now().Sub(now), Bytes: sent, UserAgent: h.Value("User-Agent"), Referer: h.Value("Referer")})
+	}
+	x.forget()
+	return out, keep
+}
+
+// client is who is at the other end of a connection.
+type client struct {
+	addr       netip.AddrPort
+	serverName string   // of its handshake
+	conn       net.Conn // as it was accepted; nil in an event loop
+}
+
+// date is the Date field of responses at a time (RFC 9110 6.6.1), as a line.
+func (f *front) date(now time.Time) string {
+	d := f.dated.Load()
+	if second := now.Unix(); d == nil || d.second != second {
+		d = &dated{second, "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+		f.dated.Store(d)
+	}
+	return d.line
+}
+
+type dated struct {
+	second int64
+	line   string
+}
+
+// panicked logs a fault of the program, which must not end it.
+func (f *front) panicked(r any) {
+	f.log.Error("panic serving a request", "panic", r, "stack", string(debug.Stack()))
+}
+
+// maxPipelined is how many bytes of answers are gathered before they are sent.
+const maxPipelined = 32 << 10
+
+// readSize is what one read of a connection takes at most, and the room for a head.
+const readSize = 4 << 10
+
+// buffers are what a connection needs while something is under way on it.
+type buffers struct {
+	in, out []byte
+	head    h1.Head
+}
+
+var bufferPool = sync.Pool{New: func() any { return &buffers{in: make([]byte, readSize), out: make([]byte, 0, 1024)} }}
+
+// serveConn answers the requests on c until it ends or is handed over.
+func (f *front) serveConn(c net.Conn, peer *client) {
+	b := bufferPool.Get().(*buffers)
+	x := exchanges.Get().(*exchange)
+	defer func() {
+		if r := recover(); r != nil {
+			f.panicked(r)
+			f.close(c, peer)
+		}
+		b.head.Reset()
+		if cap(b.in) > readSize || cap(b.out) > maxPipelined {
+			*b = buffers{in: make([]byte, readSize), out: make([]byte, 0, 1024)}
+		}
+		bufferPool.Put(b)
+		x.release()
+	}()
+	limits := f.headLimits()
+	n := 0 // bytes of b.in that are not answered yet
+	deadline := time.Now().Add(f.limits.Header)
+	c.SetReadDeadline(deadline)
+	for {
+		if n == len(b.in) {
+			b.in = append(b.in, make([]byte, len(b.in))...) // at most twice what a head may have
+		}
+		if f.draining.Load() && n == 0 {
+			f.close(c, peer)
+			return
+		}
+		got, err := c.Read(b.in[n:])
+		if got == 0 && err != nil {
+			f.close(c, peer)
+			return
+		}
+		now := time.Now()
+		at := now // as rules and logs see it
+		if f.s.Now != nil {
+			at = f.s.Now()
+		}
+		began := n > 0 // the head, in an earlier read: its time runs already
+		n += got
+		used, answered, keep := 0, 0, true
+		b.out = b.out[:0]
+		v := h1.Incomplete
+		for used < n && keep {
+			v = b.head.Read(b.in[used:n], limits)
+			if v == h1.Incomplete || v == h1.HandOver {
+				break
+			}
+			b.out, keep = f.respond(b.out, f.tally, &b.head, v, x, peer, at)
+			answered++
+			used += b.head.Size
+			b.head.Reset()
+			began = false
+			if len(b.out) > maxPipelined && !f.write(c, peer, b, now) {
+				return
+			}
+		}
+		if len(b.out) > 0 && !f.write(c, peer, b, now) {
+			return
+		}
+		if answered > 0 {
+			f.tally.Took(time.Since(now), answered)
+		}
+		switch {
+		case !keep && v == h1.Bad:
+			f.linger(c, peer)
+			return
+		case !keep:
+			f.close(c, peer)
+			return
+		case v == h1.HandOver:
+			rest := append([]byte(nil), b.in[used:n]...)
+			c.SetDeadline(time.Time{})
+			f.handOver(c, rest, peer)
+			return
+		}
+		n = copy(b.in, b.in[used:n])
+		wait := f.limits.Idle
+		if n > 0 {
+			wait = f.limits.Header
+		}
+		if began {
+			continue // the whole head has the time, not each piece of it
+		}
+		// Moving a deadline costs as much as answering: only when it matters.
+		if want := now.Add(wait); want.Before(deadline) || want.Sub(deadline) > time.Second {
+			deadline = want
+			c.SetReadDeadline(deadline)
+		}
+	}
+}
+
+// write sends b.out and empties it; if it cannot, it closes c.
+func (f *front) write(c net.Conn, peer *client, b *buffers, now time.Time) bool {
+	// Nearly every answer fits into the socket's buffer. What does not is bounded.
+	c.SetWriteDeadline(now.Add(f.limits.Request))
+	_, err := c.Write(b.out)
+	b.out = b.out[:0]
+	if err != nil {
+		f.close(c, peer)
+	}
+	return err == nil
+}
+
+func (f *front) headLimits() h1.Limits {
+	return h1.Limits{Target: f.limits.URL, Head: f.limits.Head}
+}
+
+// close ends a connection of a lane.
+func (f *front) close(c net.Conn, peer *client) {
+	c.Close()
+	f.conns.remove(peer.conn)
+}
+
+// lingerFor is how long a connection is read past after its last answer, so that
+// what the client still sends does not make the system throw the answer away
+// (RFC 9112 9.6).
+const lingerFor = 500 * time.Millisecond
+
+func (f *front) linger(c net.Conn, peer *client) {
+	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		c.SetReadDeadline(time.Now().Add(lingerFor))
+		var waste [4 << 10]byte
+		for range 16 {
+			if _, err := c.Read(waste[:]); err != nil {
+				break
+			}
+		}
+	}
+	f.close(c, peer)
+}
+
+// handed is a connection that a lane has given to net/http, with the bytes that
+// it had read.
+type handed struct {
+	net.Conn
+	rest []byte
+	peer *client
+}
+
+func (h *handed) Read(p []byte) (int, error) {
+	if len(h.rest) == 0 {
+		return h.Conn.Read(p)
+	}
+	n := copy(p, h.rest)
+	if h.rest = h.rest[n:]; len(h.rest) == 0 {
+		h.rest = nil
+	}
+	return n, nil
+}
+
+// CloseWrite is what net/http looks for before it closes.
+func (h *handed) CloseWrite() error {
+	if half, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// handOver gives a connection to net/http. If it takes no more, the connection
+// ends.
+func (f *front) handOver(c net.Conn, rest []byte, peer *client) {
+	f.conns.hand(peer.conn)
+	f.handedOver.give(&handed{c, rest, peer})
+}
+
+// handovers is the listener through which net/http gets connections.
+type handovers struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	addr  net.Addr
+}
+
+func newHandovers(addr net.Addr) *handovers {
+	return &handovers{conns: make(chan net.Conn, 128), done: make(chan struct{}), addr: addr}
+}
+
+func (h *handovers) give(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.done:
+		c.Close()
+	}
+}
+
+func (h *handovers) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handovers) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+func (h *handovers) Addr() net.Addr { return h.addr }
+
+// serverName is that of the connection that r came on.
+func serverName(r *http.Request) string {
+	if peer, ok := r.Context().Value(peerKey{}).(*client); ok {
+		return peer.serverName
+	}
+	if r.TLS != nil {
+		return r.TLS.ServerName
+	}
+	return ""
+}
+
+type peerKey struct{}
+
+// workers run serve for connections, one goroutine for each. Those that are done
+// wait for the next: their stacks have grown to what is needed.
+type workers struct {
+	serve func(net.Conn)
+	work  chan net.Conn
+	idle  atomic.Int32
+}
+
+const maxIdleWorkers = 256
+
+func (w *workers) run(c net.Conn) {
+	select {
+	case w.work <- c:
+	default:
+		go w.loop(c)
+	}
+}
+
+func (w *workers) loop(c net.Conn) {
+	for {
+		w.serve(c)
+		if w.idle.Add(1) > maxIdleWorkers {
+			w.idle.Add(-1)
+			return
+		}
+		var ok bool
+		c, ok = <-w.work
+		w.idle.Add(-1)
+		if !ok {
+			return
+		}
+	}
+}
+
+// accept gives the connections of l to workers until l ends.
+func (f *front) accept(l net.Listener, serve func(net.Conn)) error {
+	w := &workers{serve: serve, work: make(chan net.Conn)}
+	defer close(w.work)
+	var pause time.Duration
+	for {
+		f.conns.wait() // what is not accepted waits in the system
+		c, err := l.Accept()
+		if err != nil {
+			if f.draining.Load() {
+				return nil
+			}
+			if t, ok := err.(interface{ Temporary() bool }); ok && t.Temporary() { // no descriptors left, mostly
+				pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+				f.log.Warn("cannot accept a connection; it is tried again", "err", err, "in", pause)
+				time.Sleep(pause)
+				continue
+			}
+			return err
+		}
+		pause = 0
+		f.conns.add(c)
+		w.run(c)
+	}
+}
+
+// servePlainConn is one connection of the goroutine form of the plain lane.
+func (f *front) servePlainConn(c net.Conn) {
+	f.serveConn(c, &client{addr: addrPort(c.RemoteAddr()), conn: c})
+}
+
+// serveTLSConn is one connection of the TLS lane: the handshake, then HTTP/1 here
+// or HTTP/2 in net/http, as the client chose by ALPN.
+func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
+	peer := &client{addr: addrPort(c.RemoteAddr()), conn: c}
+	t := tls.Server(c, config)
+	t.SetDeadline(time.Now().Add(f.limits.Header))
+	if err := t.Handshake(); err != nil {
+		f.s.Metrics.HandshakeError()
+		f.log.Debug("TLS handshake failed", "from", peer.addr, "err", err)
+		f.close(c, peer)
+		return
+	}
+	quickAck(c)
+	state := t.ConnectionState()
+	peer.serverName = state.ServerName
+	t.SetDeadline(time.Time{})
+	switch state.NegotiatedProtocol {
+	case "h2":
+		f.conns.hand(c)
+		f.handedOver.give(t)
+	case acmeTLS:
+		f.close(t, peer) // the handshake was the answer
+	default:
+		f.serveConn(t, peer)
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+var _ redirect.Header = (*h1.Head)(nil)

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package edge
+
+import "net"
+
+// serveLoops is for Linux; elsewhere the goroutine form serves.
+func (f *front) serveLoops(net.Listener) (served bool, err error) { return false, nil }
