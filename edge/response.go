@@ -96,7 +96,7 @@ func render(h http.Header, body []byte, a *redirect.Answer) []byte {
 // same fields and body, in another order. It gives the size of the body too.
 func (x *exchange) appendResponse(dst []byte, date string, head, http10, keepAlive bool) (b []byte, sent int) {
 	a := &x.answer
-	dst = h1.AppendStatus(dst, a.Status)
+	dst = h1.AppendStatus(dst, http10, a.Status)
 	dst = append(dst, date...)
 	if a.Status == noContent {
 		return h1.AppendEnd(h1.AppendConnection(dst, http10, keepAlive)), 0

@@ -173,7 +173,7 @@ func TestReadAllocatesNothing(t *testing.T) {
 		if h.Read(b, limits) != Redirectable {
 			t.Fatal(h.Why)
 		}
-		out = AppendStatus(out[:0], 301)
+		out = AppendStatus(out[:0], false, 301)
 		out = AppendField(out, "Location", "https://www.example.com/")
 		out = AppendLength(out, 100)
 		out = AppendEnd(AppendConnection(out, h.HTTP10, h.KeepAlive))
@@ -185,7 +185,7 @@ func TestReadAllocatesNothing(t *testing.T) {
 func TestResponsesAreReadByNetHTTP(t *testing.T) {
 	for status := 200; status < 600; status++ {
 		for _, keep := range []bool{true, false} {
-			b := AppendField(AppendStatus(nil, status), "Location", []byte("/x"))
+			b := AppendField(AppendStatus(nil, false, status), "Location", []byte("/x"))
 			b = AppendConnection(b, false, keep)
 			b = append(AppendEnd(AppendLength(b, 2)), "ok"...)
 			r, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)

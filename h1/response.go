@@ -16,15 +16,22 @@ var statusLines = func() (t [600]string) {
 	return t
 }()
 
-// AppendStatus appends the status line of a response (RFC 9112 4). It is that of
-// HTTP/1.1 whatever the version of the request (RFC 9110 2.5).
-func AppendStatus(dst []byte, status int) []byte {
+// AppendStatus appends the status line of a response (RFC 9112 4), in the version
+// of the request: clients of HTTP/1.0 are too few to find out what they make of
+// another.
+func AppendStatus(dst []byte, http10 bool, status int) []byte {
+	at := len(dst)
 	if status >= 0 && status < len(statusLines) && statusLines[status] != "" {
-		return append(dst, statusLines[status]...)
+		dst = append(dst, statusLines[status]...)
+	} else {
+		dst = append(dst, "HTTP/1.1 "...)
+		dst = strconv.AppendInt(dst, int64(status), 10)
+		dst = append(dst, " \r\n"...)
 	}
-	dst = append(dst, "HTTP/1.1 "...)
-	dst = strconv.AppendInt(dst, int64(status), 10)
-	return append(dst, " \r\n"...)
+	if http10 {
+		dst[at+len("HTTP/1.")] = '0'
+	}
+	return dst
 }
 
 // AppendField appends a field line. The caller vouches for name and value.
