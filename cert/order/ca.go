@@ -289,7 +289,8 @@ type exchange struct {
 	once bool // a request whose answer is lost is not sent again
 
 	mu      sync.Mutex
-	sent    bool // such a request may have had its effect
+	sent    bool  // such a request may have had its effect
+	first   error // why its answer did not come
 	problem *Problem
 	retry   time.Time
 }
@@ -316,8 +317,11 @@ func callRetry(ctx context.Context, once bool, fn func(context.Context) error) (
 		return x.retry, nil
 	}
 	var libraries acme.Problem
-	if x.problem != nil && (errors.As(err, &libraries) || errors.Is(err, errLost) || x.problem.limited()) {
+	switch {
+	case x.problem != nil && (errors.As(err, &libraries) || errors.Is(err, errLost) || x.problem.limited()):
 		err = x.problem
+	case errors.Is(err, errLost) && x.first != nil:
+		err = x.first
 	}
 	if !x.retry.IsZero() {
 		err = &Later{Retry: x.retry, Err: err}
@@ -348,16 +352,16 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if lost {
 		return nil, errLost
 	}
-	effect := func() {
+	effect := func(err error) {
 		if post {
 			x.mu.Lock()
-			x.sent = true
+			x.sent, x.first = true, err
 			x.mu.Unlock()
 		}
 	}
 	resp, err := t.base.RoundTrip(r)
 	if err != nil {
-		effect()
+		effect(err)
 		return nil, err
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -366,13 +370,10 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		err = fmt.Errorf("the answer of %s has more than %d bytes", t.name, maxAnswer)
 	}
 	if err != nil {
-		effect()
+		effect(err)
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	if resp.StatusCode >= 500 {
-		effect()
-	}
 	x.mu.Lock()
 	x.retry = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	x.problem = nil
@@ -385,9 +386,14 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x.mu.Unlock()
 	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if strings.EqualFold(strings.TrimSpace(media), "text/html") {
-		return nil, &fingerpost.Error{Code: "ca_html",
+		err = &fingerpost.Error{Code: "ca_html",
 			Message: fmt.Sprintf("%s answered with a web page (HTTP %d), not with ACME, at %s", t.name, resp.StatusCode, r.URL.Redacted()),
 			Hint:    "check acme.directory: it must be the directory's own address; if it is, the CA may be down, or a proxy in between"}
+		effect(err)
+		return nil, err
+	}
+	if resp.StatusCode >= 500 {
+		effect(fmt.Errorf("HTTP %d", resp.StatusCode))
 	}
 	return resp, nil
 }
