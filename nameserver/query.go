@@ -2,6 +2,7 @@ package nameserver
 
 import (
 	"encoding/binary"
+	"strconv"
 
 	"fingerpost/zone"
 )
@@ -19,6 +20,29 @@ const (
 	NotAuth  Rcode = 9
 	BadVers  Rcode = 16 // its upper bits stand in the OPT record (RFC 6891 6.1.3)
 )
+
+// String is the name that r has in the tools of DNS.
+func (r Rcode) String() string {
+	switch r {
+	case NoError:
+		return "NOERROR"
+	case FormErr:
+		return "FORMERR"
+	case ServFail:
+		return "SERVFAIL"
+	case NXDomain:
+		return "NXDOMAIN"
+	case NotImp:
+		return "NOTIMP"
+	case Refused:
+		return "REFUSED"
+	case NotAuth:
+		return "NOTAUTH"
+	case BadVers:
+		return "BADVERS"
+	}
+	return "RCODE" + strconv.Itoa(int(r))
+}
 
 const (
 	headerSize = 12
