@@ -52,7 +52,7 @@ func testSet(t testing.TB) *zone.Set {
 		zone.CNAME(apex.Child("gone"), 60, apex.Child("nowhere")),
 		zone.Address(apex.Child("wild").Child("*"), 60, netip.MustParseAddr("192.0.2.2")),
 	}
-	for i := range 12 {
+	for i := range 5 { // the names fit into 512 bytes, their addresses do not
 		host := apex.Child("sub").Child(fmt.Sprintf("a-long-name-for-a-name-server-%02d", i))
 		records = append(records, zone.NS(apex.Child("sub"), 60, host), zone.Address(host, 60, netip.MustParseAddr("2001:db8::1")))
 	}

@@ -71,6 +71,7 @@ func TestOwnersAndValues(t *testing.T) {
 // 1232 bytes; what does not fit is asked for over TCP.
 func TestSizeOverUDP(t *testing.T) {
 	s := newServer(t)
+	s.Limits.Responses = -1
 	for _, tt := range []struct {
 		name string
 		size int // 0 means no EDNS
@@ -96,6 +97,26 @@ func TestSizeOverUDP(t *testing.T) {
 			t.Errorf("%s with %d: %s, want %s", tt.name, tt.size, got, tt.want)
 		}
 	}
+	// Byte by byte past the size that is needed.
+	fits := 0
+	for size := 512; size < 1232; size++ {
+		q := newQuery("some.acme.example.net", "TXT")
+		q.SetEdns0(uint16(size), false)
+		q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}}
+		wire, _ := q.Pack()
+		out := s.Answer(nil, wire, client, false)
+		if len(out) > size {
+			t.Fatalf("%d bytes, the client takes %d", len(out), size)
+		}
+		if out[2]&2 == 0 { // TC
+			if fits++; fits == 1 && len(out) != size {
+				t.Errorf("an answer of %d bytes was not sent where %d fit", len(out), size-1)
+			}
+		}
+	}
+	if fits == 0 {
+		t.Error("the answer never fits")
+	}
 	if got := summary(ask(t, s, newQuery("many.acme.example.net", "TXT"), true)); got != "NOERROR aa 1/40/0/0" {
 		t.Errorf("over TCP: %s", got)
 	}
@@ -103,7 +124,7 @@ func TestSizeOverUDP(t *testing.T) {
 	if got := summary(ask(t, s, newQuery("x.sub.example.com", "A"), false)); got != "NOERROR tc 1/0/0/0" {
 		t.Errorf("a referral that does not fit: %s", got)
 	}
-	if got := summary(ask(t, s, newQuery("x.sub.example.com", "A"), true)); got != "NOERROR 1/0/12/12" {
+	if got := summary(ask(t, s, newQuery("x.sub.example.com", "A"), true)); got != "NOERROR 1/0/5/5" {
 		t.Errorf("that referral over TCP: %s", got)
 	}
 }
@@ -312,6 +333,15 @@ func TestResponseRate(t *testing.T) {
 	}
 	www.IsEdns0().Option[0].(*dns.EDNS0_COOKIE).Cookie = cookie
 	expect("with a cookie", count(100, www, false), "100 full, 0 truncated, 0 dropped")
+
+	// Datagrams that seem to come from this machine do.
+	www.Extra = nil
+	wire, _ := www.Pack()
+	for i := range 100 {
+		if len(s.Answer(nil, wire, netip.MustParseAddr("127.0.0.1"), false)) == 0 {
+			t.Fatalf("answer %d to loopback was dropped", i)
+		}
+	}
 
 	s.limiter = newLimiter(-1, clock.at)
 	expect("without a limit", count(100, newQuery("www.example.com", "A"), false), "100 full, 0 truncated, 0 dropped")

@@ -11,7 +11,8 @@ import (
 )
 
 // ServeTCP answers the connections of l until Shutdown, and closes l. The error
-// is nil: what goes wrong with accepting is tried again until l is closed.
+// is nil: what goes wrong with accepting is tried again until l is closed. A
+// listener that ends TLS makes it DNS over TLS (RFC 7858).
 func (s *Server) ServeTCP(l net.Listener) error {
 	if !s.begin(l) {
 		l.Close()
@@ -37,6 +38,9 @@ func (s *Server) ServeTCP(l net.Listener) error {
 			c.Close()
 			continue
 		}
+		if s.Connections != nil {
+			s.Connections(1)
+		}
 		go func() {
 			defer s.dismiss(c, client)
 			s.serveConn(c, client)
@@ -55,9 +59,6 @@ func (s *Server) admit(c net.Conn, client netip.Addr) bool {
 	s.perClient[client]++
 	s.open.Store(int64(len(s.conns)))
 	s.serving.Add(1)
-	if s.Connections != nil {
-		s.Connections(1)
-	}
 	return true
 }
 

@@ -26,4 +26,11 @@ func TestDelegation(t *testing.T) {
 		{"www.sub.example.com", "DS", referral},
 		{"sub.example.com", "DS", nodata}, // it belongs to this side of the cut
 	})
+	for name, want := range map[string]string{"x.y.sub.example.com": "sub.example.com", "deep.sub.example.com": "sub.example.com", "ns1.example.com": "ns1.example.com", "no.example.com": "example.com"} {
+		var a Answer
+		s.Lookup(MustParseName(name), TypeA, &a)
+		if a.Source != MustParseName(want) {
+			t.Errorf("the source of the answer about %s is %v", name, a.Source)
+		}
+	}
 }

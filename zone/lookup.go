@@ -103,9 +103,12 @@ func (z *Zone) lookup(name Name, t Type, a *Answer) {
 		n := z.nodes[name]
 		if n == nil {
 			above := z.closest(name)
-			if n = above.wild; above.cut != nil {
+			switch {
+			case above.cut != nil:
 				n = above
-			} else if n == nil {
+			case above.wild != nil:
+				n = above.wild
+			default:
 				if owner == "" {
 					a.Source = z.apex
 				}
@@ -113,10 +116,13 @@ func (z *Zone) lookup(name Name, t Type, a *Answer) {
 				return
 			}
 		}
+		delegated := n.cut != nil && (t != TypeDS || n.cut != n || n.name != name)
 		if owner == "" {
-			a.Source = n.name
+			if a.Source = n.name; delegated {
+				a.Source = n.cut.name
+			}
 		}
-		if n.cut != nil && (t != TypeDS || n.cut != n || n.name != name) {
+		if delegated {
 			a.Kind = Delegation
 			ns := n.cut.find(TypeNS)
 			a.Authority = append(a.Authority, Owned{n.cut.name, ns})

@@ -133,3 +133,26 @@ func ValidationLabel(domain string, secret []byte) string {
 	mac.Write([]byte("fingerpost validation label\x00" + domain))
 	return labelEncoding.EncodeToString(mac.Sum(nil)[:20])
 }
+
+// ValidationCNAME is the record that the owner of domain sets once: owner and
+// target as a zone file has them, with the final dot. apex is the validation
+// zone's.
+func ValidationCNAME(domain, apex string, secret []byte) (owner, target string, err error) {
+	a, err := ParseName(apex)
+	if err != nil {
+		return "", "", err
+	}
+	base, _ := strings.CutPrefix(domain, "*.")
+	d, err := ParseName(base)
+	if err != nil {
+		return "", "", err
+	}
+	o, t := d.Child("_acme-challenge"), a.Child(ValidationLabel(base, secret))
+	if o == "" || t == "" {
+		return "", "", &fingerpost.Error{
+			Code: "bad_name", Message: "the validation record of " + strconv.Quote(domain) + " in " + strconv.Quote(apex) + " has a name of more than 255 bytes",
+			Hint: "validate it over HTTP, or choose a shorter validation zone",
+		}
+	}
+	return o.String(), t.String(), nil
+}

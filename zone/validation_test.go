@@ -88,6 +88,22 @@ func TestValidationLabel(t *testing.T) {
 	}
 }
 
+func TestValidationCNAME(t *testing.T) {
+	secret := []byte("secret")
+	for _, domain := range []string{"shop.example", "*.Shop.example."} {
+		owner, target, err := ValidationCNAME(domain, "ACME.example.net", secret)
+		if owner != "_acme-challenge.shop.example." || target != "dhy2wpt5cfpfsobtrmozihw7hvfzkxmz.acme.example.net." || err != nil {
+			t.Errorf("%s: %s CNAME %s, %v", domain, owner, target, err)
+		}
+	}
+	long := strings.Repeat(strings.Repeat("a", 59)+".", 4) + "example"
+	for _, bad := range [][2]string{{"a..b", "acme.example.net"}, {"shop.example", ""}, {long, "acme.example.net"}} {
+		if _, _, err := ValidationCNAME(bad[0], bad[1], secret); errorCodes(err) != "[bad_name]" {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 func BenchmarkValidationZone(b *testing.B) {
 	v := Validation{Apex: "acme.example.net", Servers: []Server{{Host: "ns.example.org"}}, Values: map[string][]string{}}
 	for i := range 1000 {

@@ -92,3 +92,33 @@ func TestConstructorsAgree(t *testing.T) {
 		}
 	}
 }
+
+// FuzzZone: whatever records there are, New refuses them or lookups end.
+func FuzzZone(f *testing.F) {
+	f.Add([]byte("\x05\x01\x02\x01b\x01x\x00"))
+	f.Add([]byte("\x02\x03\x04\x01a\x01x\x00\x0f\x01\x06\x00\x0a\x01a\x01x\x00"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		apex := MustParseName("x")
+		names := []Name{apex, apex.Child("a"), apex.Child("*"), apex.Child("a").Child("b"), apex.Child("a").Child("*"), Root, ""}
+		all := []Record{SOA{Server: apex, Mailbox: apex}.Record(apex, 1), NS(apex, 1, apex)}
+		for len(in) > 3 {
+			size := min(int(in[2]), len(in)-3)
+			all = append(all, Record{names[int(in[1])%len(names)], Type(in[0]), 1, string(in[3 : 3+size])})
+			in = in[3+size:]
+		}
+		z, err := New(apex, all)
+		if err != nil {
+			return
+		}
+		s, _ := NewSet(z)
+		var a Answer
+		for _, n := range append(names[:5], apex.Child("c"), apex.Child("c").Child("d")) {
+			for qtype := range Type(50) {
+				s.Lookup(n, qtype, &a)
+				if a.Kind == Refused || (a.Kind == Found) != (len(a.Answer) > 0) && a.Kind == Found {
+					t.Fatalf("%v %v: %+v", n, qtype, a)
+				}
+			}
+		}
+	})
+}
