@@ -193,7 +193,7 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 			return acme.Account{}, err
 		}
 	default:
-		return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
+		return acme.Account{}, &Later{Err: fmt.Errorf("account at %s: %w", c.config.Name, err)}
 	}
 	account := acme.Account{Location: record.URL, PrivateKey: key, Contact: c.config.Contact}
 	switch {
@@ -242,7 +242,7 @@ func (c *CA) writeAccount(ctx context.Context, d *Driver, fence int64, record ac
 		err = d.Storage.Write(ctx, fence, Record{Kind: KindAccount, Key: c.accountKey(), Value: value})
 	}
 	if err != nil {
-		return fmt.Errorf("keep the account at %s: %w", c.config.Name, err)
+		return &Later{Err: fmt.Errorf("keep the account at %s: %w", c.config.Name, err)}
 	}
 	return nil
 }

@@ -62,8 +62,11 @@ type run struct {
 // each lost answer, and the authorizations are shared.
 func (d *Driver) Drive(ctx context.Context, fence int64, id string) (*Order, error) {
 	value, err := d.Storage.Get(ctx, KindOrder, id)
-	if err != nil {
+	if errors.Is(err, ErrNoRecord) {
 		return nil, err
+	}
+	if err != nil {
+		return nil, &Later{Err: fmt.Errorf("read the journal: %w", err)}
 	}
 	o, err := decodeOrder(Record{Kind: KindOrder, Key: id, Value: value})
 	if err != nil {
@@ -128,7 +131,7 @@ func (r *run) drive(ctx context.Context) error {
 func (r *run) step(ctx context.Context, s Step) error {
 	r.o.Step = s
 	if err := r.Storage.Write(ctx, r.fence, r.o.Record()); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+		return &Later{Err: fmt.Errorf("write the journal: %w", err)}
 	}
 	return nil
 }

@@ -3,11 +3,11 @@
 //
 // A [Driver] brings one order to its end. Before and after each step that
 // counts it writes down where it is, so that a process that dies anywhere is
-// followed by one that goes on with the same order. A [Manager] decides when:
-// it holds the state of every name, checks it, asks what to order together, and
+// followed by one that goes on with the same order. An [Issuer] decides when:
+// it has names checked, asks package planner what to order together, and
 // looks at renewals. Both write through [Storage], under a fence.
 //
-// What it does not know: which names belong together (a planner says so), how
+// What it does not know: which names belong together (cert/planner says so), how
 // challenges reach the nodes ([Solver]), where its records lie ([Storage]), who
 // serves the certificates.
 //
@@ -22,6 +22,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"fingerpost/cert/planner"
 )
 
 // Name is one name of an order: a host name in its ASCII form, or a wildcard.
@@ -38,10 +40,7 @@ type Spec struct {
 	Replaces string `json:"replaces,omitempty"` // [CertID] of the certificate that this renews (RFC 9773)
 	RSA      bool   `json:"rsa,omitempty"`      // an RSA key of 2048 bits; else ECDSA P-256
 
-	// For whoever gave the order; the driver carries them along.
-	Certificate string `json:"certificate,omitempty"` // which one this will be, or will take the place of
-	Team        string `json:"team,omitempty"`
-	Purpose     string `json:"purpose,omitempty"` // new, renew, merge
+	Plan planner.Order `json:"plan,omitzero"` // what an Issuer goes by; the driver carries it along
 }
 
 // Step is how far an order has come. Each is written before its action.
@@ -101,6 +100,7 @@ type Failure struct {
 	Paused bool      `json:"paused,omitempty"` // nothing helps until a person has acted
 	URL    string    `json:"url,omitempty"`    // where the person acts
 	Retry  time.Time `json:"retry,omitzero"`   // the CA refuses the name before
+	Domain string    `json:"domain,omitempty"` // the registered domain that the CA has counted too often
 }
 
 func (f Failure) Error() string {

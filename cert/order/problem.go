@@ -123,6 +123,7 @@ func blame(p *Problem, names []Name, retry time.Time) []Failure {
 			domain, err := publicsuffix.EffectiveTLDPlusOne(strings.TrimPrefix(n.Name, "*."))
 			if err == nil && domain == word {
 				add(n.Name, p)
+				failed[len(failed)-1].Domain = domain
 			}
 		}
 	}

@@ -16,7 +16,8 @@ const (
 	KindAccount     = "acme-account"     // key: directory URL, and "#" with the EAB key id where there is one
 	KindOrder       = "acme-order"       // key: Order.ID; gone once the order has ended and its result stands elsewhere
 	KindName        = "acme-name"        // key: the name; value: NameState
-	KindDue         = "acme-due"         // key: time, "/", what; the index of what is to be done when
+	KindDue         = "acme-due"         // key: time, "/", Certificate.ID; when to ask for its renewal information
+	KindPast        = "acme-past"        // key: time, "/", Order.ID; what CAs have counted, for a week
 	KindCertificate = "acme-certificate" // key: Certificate.ID; value: Certificate. To be told to all nodes (a feed item)
 )
 
