@@ -89,7 +89,7 @@ func (p *Planner) Done(now time.Time, id uint64, r Result) {
 		p.again(t, j, time.Minute, "it could not be opened the last time")
 	default:
 		if j.ca.lost++; j.ca.lost >= 3 { // the CA is down: let others take over
-			j.ca.parked = max(j.ca.parked, t+int64(backoff(j.ca.lost-3)))
+			p.park(t, j.ca, t+int64(backoff(j.ca.lost-3)))
 		}
 		wait := backoff(j.try)
 		if j.class() == forRenewal {
@@ -250,7 +250,7 @@ func (p *Planner) limited(now int64, j *job, l Limit) {
 			}
 		}
 	default:
-		j.ca.parked = max(j.ca.parked, until)
+		p.park(now, j.ca, until)
 	}
 	p.again(now, j, 0, "")
 }

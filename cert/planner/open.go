@@ -43,8 +43,14 @@ func (p *Planner) Next(now time.Time, orders, checks int) Work {
 			w.Checks = append(w.Checks, Check{n.name, n.g.policy, n.cert != nil})
 		}
 	}
-	w.Alarms, w.Obsolete = p.alarms, p.obsolete
-	p.alarms, p.obsolete = nil, nil
+	for _, c := range p.retired {
+		if c.idle() && !c.told {
+			c.told = true
+			w.Obsolete = append(w.Obsolete, c.id)
+		}
+	}
+	w.Alarms = p.alarms
+	p.alarms, p.retired = nil, nil
 	wake := int64(0)
 	soonest := func(at int64) {
 		if wake == 0 || at < wake {
@@ -143,9 +149,8 @@ func (p *Planner) pick(now int64) *job {
 	return nil
 }
 
-// head is the first job of a heap whose names are still wanted. The jobs of a CA
-// that is parked go to the next CA, where the policy has one: new names at once,
-// renewals if the pause ends too late for them.
+// head is the first job of a heap with names that are still wanted; nil while the CA
+// is parked.
 func (p *Planner) head(now int64, c *ca, h *heap[*job]) *job {
 	for {
 		j, ok := h.top()
@@ -167,31 +172,53 @@ func (p *Planner) head(now int64, c *ca, h *heap[*job]) *job {
 			p.dissolve(now, j)
 			continue
 		}
-		if c.parked <= now {
-			return j
-		}
-		other := j.g.lane.other(now, c, j.class())
-		if other == nil {
+		if c.parked > now {
 			return nil
 		}
-		if j.class() != forRenewal {
-			if j.kind == Add {
-				return nil // it replaces one of this CA
-			}
-			p.dissolve(now, j)
-			continue
-		}
-		if last := j.lastCall(); c.parked < last {
-			return nil // so can all behind it
-		}
-		p.withdraw(j)
-		p.move(now, j, other)
+		return j
 	}
+}
+
+// park lets a CA rest. Jobs that need not wait for it go to the next one.
+func (p *Planner) park(now int64, c *ca, until int64) {
+	if until <= c.parked {
+		return
+	}
+	c.parked = until
+	for _, h := range []*heap[*job]{&c.exempt, &c.renewals, &c.merges, &c.again} {
+		for _, j := range slices.Clone(h.items) {
+			p.elsewhere(now, j)
+		}
+	}
+}
+
+// elsewhere takes a job from a CA that is parked to the next one that the policy
+// allows: new names at once, renewals if the pause ends too late for them.
+func (p *Planner) elsewhere(now int64, j *job) bool {
+	var other *ca
+	for _, c := range j.g.cas {
+		if c.parked <= now {
+			other = c
+			break
+		}
+	}
+	switch {
+	case other == nil || j.ca.parked <= now || j.kind == Add:
+		return false
+	case j.class() != forRenewal:
+		p.dissolve(now, j) // back to the queue, which finds the CA
+		return true
+	case j.ca.parked < j.lastCall():
+		return false
+	}
+	p.move(now, j, other)
+	return true
 }
 
 // move gives a renewal to another CA. Names beyond what that takes are ordered by
 // themselves later.
 func (p *Planner) move(now int64, j *job, other *ca) {
+	p.withdraw(j)
 	limit := min(j.g.max(other), len(j.names))
 	rest := j.names[limit:]
 	j.names, j.ca = j.names[:limit:limit], other
@@ -378,7 +405,7 @@ func (p *Planner) draw(now int64, q *queue, j *job, of class, free bool) {
 		if !free {
 			c, at := q.g.lane.room(now, b.domain, of)
 			if c == nil {
-				p.park(q, b, at)
+				p.shelve(q, b, at)
 				continue
 			}
 			if j.ca == nil {
@@ -430,8 +457,8 @@ func (l *lane) room(now int64, domain string, of class) (*ca, int64) {
 	return nil, first
 }
 
-// park takes a bunch off the list until its domain may have a certificate again.
-func (p *Planner) park(q *queue, b *bunch, until int64) {
+// shelve takes a bunch off the list until its domain may have a certificate again.
+func (p *Planner) shelve(q *queue, b *bunch, until int64) {
 	b.listed = false
 	q.resize(-b.n)
 	q.out += int64(b.n)

@@ -236,6 +236,9 @@ func (p *Planner) gathered(now int64, j *job) {
 // enqueueJob puts a job where its CA takes it from.
 func (p *Planner) enqueueJob(now int64, j *job) {
 	p.withdraw(j)
+	if p.elsewhere(now, j) {
+		return
+	}
 	c := j.ca
 	j.phase, j.exempt, j.why = queued, j.isExempt(now), ""
 	if j.kind == Merge {

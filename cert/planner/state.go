@@ -32,8 +32,8 @@ type Planner struct {
 	lastSeq  int64
 	sinceTry int // orders of new names since the last one of names that failed before
 
-	alarms   []Alarm
-	obsolete []string
+	alarms  []Alarm
+	retired []*cert // nobody may need them
 }
 
 // status is a [State] in one byte.
@@ -747,13 +747,14 @@ func (p *Planner) attach(n *name, c *cert) {
 	n.cert = c
 }
 
-// retire tells of a certificate that nobody needs, once.
+// retire has Next look whether anybody still needs c.
 func (p *Planner) retire(c *cert) {
-	if c != nil && c.live == 0 && !c.inUse && c.job == nil && !c.told {
-		c.told = true
-		p.obsolete = append(p.obsolete, c.id)
+	if c != nil && c.idle() && !c.told {
+		p.retired = append(p.retired, c)
 	}
 }
+
+func (c *cert) idle() bool { return c.live == 0 && !c.inUse && c.job == nil }
 
 // reindex puts c where others of its group find it to take it in, or takes it out.
 func (p *Planner) reindex(now int64, c *cert) {

@@ -72,7 +72,9 @@ func (p *Planner) eta(now int64, n *name) ETA {
 	b := n.bunch
 	q := b.q
 	if !b.listed {
-		return at(max(now, b.timer.at), "domain", "the CA issues no more certificates for "+b.domain+" until then")
+		until := max(now, b.timer.at)
+		_, free := q.g.lane.room(now, b.domain, queueClass[q.kind])
+		return at(max(until, free), "domain", "the CA issues no more certificates for "+b.domain+" until then")
 	}
 	eta := p.line(now, q.g.cas, queueClass[q.kind], p.ahead(q, b)+1)
 	if q.timer.running() && q.timer.at > eta.At.UnixNano() {
