@@ -180,7 +180,7 @@ func (p *Planner) gathered(now int64, j *job) {
 	p.stop(j)
 	j.pending, j.bad = 0, 0
 	sound := func(n *name) bool {
-		return n.wanted && n.g == j.g && (n.state == live || n.extra && n.state == ready)
+		return n.wanted && n.g == j.g && (n.state == live || n.state == ready)
 	}
 	spared := map[*cert]bool{}
 	for _, n := range j.names {
@@ -350,7 +350,11 @@ func (p *Planner) expire(now int64, c *cert) {
 			continue
 		}
 		p.attach(n, nil)
-		if n.wanted && n.state == live && n.job == nil {
+		switch {
+		case !n.wanted || n.state != live:
+		case n.job != nil:
+			p.to(n, ready) // its job brings it a certificate
+		default:
 			p.settle(now, n)
 		}
 		p.forget(n)
