@@ -53,17 +53,40 @@ type CA struct {
 	config CAConfig
 	http   *http.Client
 
-	mu      sync.Mutex // guards what is below; held while an account is made, so that one is
-	client  *acme.Client
-	made    time.Time
-	account *acme.Account
+	// Each holds one while the CA is asked for what all need: one asks, and those
+	// that wait can be called off. The library would hold a lock of all CAs.
+	reading, registering chan struct{}
+
+	mu        sync.Mutex // guards what is below, and is never held while the CA is asked
+	client    *acme.Client
+	made      time.Time
+	account   *acme.Account
+	directory directory
+}
+
+// directory is what the CA has said about itself, or why it has not.
+type directory struct {
+	body []byte
+	acme.Directory
+	err error
+	at  time.Time
+}
+
+func acquire(ctx context.Context, slot chan struct{}) error {
+	select {
+	case slot <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Limits of what a CA may do to us.
 const (
 	maxAnswer      = 1 << 20
 	requestTimeout = time.Minute
-	clientLife     = 12 * time.Hour // the library never reads a directory again
+	clientLife     = 12 * time.Hour   // the library never reads a directory again
+	downFor        = 20 * time.Second // a CA without a directory is not asked again before
 )
 
 // NewCA checks c; it asks nobody.
@@ -87,10 +110,9 @@ func NewCA(c CAConfig) (*CA, error) {
 		base.MaxIdleConnsPerHost = parallel
 		transport = base
 	}
-	return &CA{config: c, http: &http.Client{
-		Transport: &caTransport{base: transport, name: c.Name},
-		Timeout:   requestTimeout,
-	}}, nil
+	ca := &CA{config: c, reading: make(chan struct{}, 1), registering: make(chan struct{}, 1)}
+	ca.http = &http.Client{Transport: &caTransport{base: transport, ca: ca}, Timeout: requestTimeout}
+	return ca, nil
 }
 
 // Name is what orders call the CA.
@@ -130,14 +152,62 @@ func (c *CA) acme() *acme.Client {
 	return c.client
 }
 
-// Directory is what the CA says about itself.
+// Directory is what the CA says about itself, asked for twice a day.
 func (c *CA) Directory(ctx context.Context) (acme.Directory, error) {
-	var dir acme.Directory
-	err := call(ctx, false, func(ctx context.Context) (err error) {
-		dir, err = c.acme().GetDirectory(ctx)
+	if err := acquire(ctx, c.reading); err != nil {
+		return acme.Directory{}, err
+	}
+	defer func() { <-c.reading }()
+	c.mu.Lock()
+	have := c.directory
+	c.mu.Unlock()
+	age := time.Since(have.at)
+	if have.body != nil && age < clientLife || have.err != nil && age < downFor {
+		return have.Directory, have.err
+	}
+	fresh := directory{at: time.Now()}
+	fresh.body, fresh.err = c.readDirectory(ctx)
+	if fresh.err == nil {
+		fresh.err = json.Unmarshal(fresh.body, &fresh.Directory)
+	}
+	if fresh.err == nil && (fresh.NewOrder == "" || fresh.NewNonce == "" || fresh.NewAccount == "") {
+		fresh.err = &fingerpost.Error{Code: "bad_ca", Field: "acme.directory", Message: c.config.Directory + " is no ACME directory", Hint: "give the directory's own address; it names newNonce, newAccount and newOrder"}
+	}
+	fresh.err = c.failed("read the directory", fresh.err)
+	switch {
+	case ctx.Err() != nil:
+		return acme.Directory{}, ctx.Err()
+	case fresh.err != nil && have.body != nil: // what was said before is better than nothing
+		fresh = have
+		fresh.at = time.Now().Add(downFor - clientLife)
+	case fresh.err != nil:
+		fresh.body = nil
+	}
+	c.mu.Lock()
+	c.directory = fresh
+	c.mu.Unlock()
+	return fresh.Directory, fresh.err
+}
+
+func (c *CA) readDirectory(ctx context.Context) (body []byte, err error) {
+	err = call(ctx, false, func(ctx context.Context) error {
+		ctx.Value(exchangeKey{}).(*exchange).directory = true
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.config.Directory, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.http.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return &Problem{Type: "http", Status: max(resp.StatusCode, 500), Detail: "the directory answers with HTTP " + strconv.Itoa(resp.StatusCode)}
+		}
+		body, err = io.ReadAll(resp.Body)
 		return err
 	})
-	return dir, c.failed("read the directory", err)
+	return body, err
 }
 
 // accountRecord is the value of a KindAccount record.
@@ -164,10 +234,15 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 	if err != nil {
 		return acme.Account{}, err
 	}
+	if err := acquire(ctx, c.registering); err != nil {
+		return acme.Account{}, err
+	}
+	defer func() { <-c.registering }()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.account != nil {
-		return *c.account, nil
+	known := c.account
+	c.mu.Unlock()
+	if known != nil {
+		return *known, nil
 	}
 	var record accountRecord
 	var key crypto.Signer
@@ -221,7 +296,9 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 			return err
 		})
 	default:
+		c.mu.Lock()
 		c.account = &account
+		c.mu.Unlock()
 		return account, nil
 	}
 	if err != nil {
@@ -232,7 +309,9 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 		return acme.Account{}, err
 	}
 	account.ExternalAccountBinding = nil
+	c.mu.Lock()
 	c.account = &account
+	c.mu.Unlock()
 	return account, nil
 }
 
@@ -250,9 +329,13 @@ func (c *CA) writeAccount(ctx context.Context, d *Driver, fence int64, record ac
 // forgetAccount makes the next call register again with the same key: the CA
 // says that it does not know the account.
 func (c *CA) forgetAccount(ctx context.Context, d *Driver, fence int64) error {
+	if err := acquire(ctx, c.registering); err != nil {
+		return err
+	}
+	defer func() { <-c.registering }()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.account = nil
+	c.mu.Unlock()
 	value, err := d.Storage.Get(ctx, KindAccount, c.accountKey())
 	if err != nil {
 		return err
@@ -286,7 +369,8 @@ func (c *CA) failed(what string, err error) error {
 
 // An exchange is what one call of the library did not hand on about the answers.
 type exchange struct {
-	once bool // a request whose answer is lost is not sent again
+	once      bool // a request whose answer is lost is not sent again
+	directory bool // it asks the CA for its directory; the library is given what is known
 
 	mu      sync.Mutex
 	sent    bool  // such a request may have had its effect
@@ -334,16 +418,25 @@ func callRetry(ctx context.Context, once bool, fn func(context.Context) error) (
 // it, and turns a web page into a clear error.
 type caTransport struct {
 	base http.RoundTripper
-	name string
+	ca   *CA
 }
 
 func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !secure(r.URL) { // the CA gives addresses, too
-		return nil, &fingerpost.Error{Code: "bad_ca", Message: fmt.Sprintf("%s refers to %s, which is not https", t.name, r.URL.Redacted()), Hint: "tell the CA; nothing was sent"}
+		return nil, &fingerpost.Error{Code: "bad_ca", Message: fmt.Sprintf("%s refers to %s, which is not https", t.ca.config.Name, r.URL.Redacted()), Hint: "tell the CA; nothing was sent"}
 	}
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
 	if x == nil {
 		x = new(exchange)
+	}
+	if r.Method == http.MethodGet && !x.directory && r.URL.String() == t.ca.config.Directory {
+		t.ca.mu.Lock()
+		body := t.ca.directory.body
+		t.ca.mu.Unlock()
+		if body != nil {
+			return &http.Response{Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
+				Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body))}, nil
+		}
 	}
 	post := r.Method == http.MethodPost
 	x.mu.Lock()
@@ -367,7 +460,7 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	resp.Body.Close()
 	if err == nil && len(body) > maxAnswer {
-		err = fmt.Errorf("the answer of %s has more than %d bytes", t.name, maxAnswer)
+		err = fmt.Errorf("the answer of %s has more than %d bytes", t.ca.config.Name, maxAnswer)
 	}
 	if err != nil {
 		effect(err)
@@ -387,7 +480,7 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if strings.EqualFold(strings.TrimSpace(media), "text/html") {
 		err = &fingerpost.Error{Code: "ca_html",
-			Message: fmt.Sprintf("%s answered with a web page (HTTP %d), not with ACME, at %s", t.name, resp.StatusCode, r.URL.Redacted()),
+			Message: fmt.Sprintf("%s answered with a web page (HTTP %d), not with ACME, at %s", t.ca.config.Name, resp.StatusCode, r.URL.Redacted()),
 			Hint:    "check acme.directory: it must be the directory's own address; if it is, the CA may be down, or a proxy in between"}
 		effect(err)
 		return nil, err

@@ -2,8 +2,10 @@ package order
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,6 +23,7 @@ import (
 	"github.com/miekg/dns"
 
 	"fingerpost"
+	"fingerpost/cert/planner"
 	"fingerpost/internal/testacme"
 )
 
@@ -365,4 +369,95 @@ func TestPebbleBehindFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPebbleRenewalStorm has the CA say of many certificates at once that they
+// are to be renewed now.
+func TestPebbleRenewalStorm(t *testing.T) {
+	const count = 60
+	w := newWorld(t, testacme.PebbleOptions{})
+	var wanted []Want
+	for i := range count {
+		wanted = append(wanted, Want{Name: fmt.Sprintf("n%03d.example.com", i), Policy: planner.Policy{Team: fmt.Sprint("team", i), Profile: "classic"}})
+	}
+	run := func(done func() bool) time.Duration {
+		w.restart()
+		issuer := &Issuer{Driver: w.driver, Lease: w.memory, Log: w.driver.Log, Parallel: 16,
+			Plan:   planner.Config{CAs: []planner.CA{{Name: "test", MaxNames: 100}}, Window: 10 * time.Millisecond},
+			Wanted: func(context.Context) ([]Want, error) { return wanted, nil },
+			Check:  func(context.Context, Question) Verdict { return Verdict{Methods: []string{HTTP01}} },
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var ended sync.WaitGroup
+		begin := time.Now()
+		ended.Go(func() { issuer.Run(ctx) })
+		for !done() {
+			if time.Since(begin) > 2*time.Minute {
+				t.Error("two minutes were not enough")
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		took := time.Since(begin)
+		stop()
+		ended.Wait()
+		return took
+	}
+	certificates := func() (current, replaced []Certificate) {
+		records, err := w.memory.Range(t.Context(), KindCertificate, "", "", 10*count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			var c Certificate
+			if err := json.Unmarshal(r.Value, &c); err != nil {
+				t.Fatal(err)
+			}
+			if c.Replaced {
+				replaced = append(replaced, c)
+			} else {
+				current = append(current, c)
+			}
+		}
+		return current, replaced
+	}
+	first := run(func() bool { current, _ := certificates(); return len(current) == count })
+	old, _ := certificates()
+	var due []Record
+	records, err := w.memory.Range(t.Context(), KindDue, "", "", 10*count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		due = append(due, Record{Kind: KindDue, Key: r.Key})
+	}
+	for _, c := range old {
+		w.pebble.SetWindow(t, c.Chain, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
+		due = append(due, Record{Kind: KindDue, Key: instant(time.Now()) + "/" + c.ID, Value: []byte("{}")})
+	}
+	if err := w.memory.Write(t.Context(), 0, due...); err != nil {
+		t.Fatal(err)
+	}
+	before := w.proxy.Seen("order-plz")
+	second := run(func() bool {
+		current, _ := certificates()
+		fresh := 0
+		for _, c := range current {
+			if c.Replaces != "" {
+				fresh++
+			}
+		}
+		return fresh >= count
+	})
+	current, _ := certificates()
+	served := map[string]bool{}
+	for _, c := range current {
+		for _, n := range c.Names {
+			served[n] = true
+		}
+	}
+	if len(served) != count {
+		t.Errorf("%d names have a current certificate, want %d", len(served), count)
+	}
+	t.Logf("%d certificates: first issue %.1f s; renewed on ARI with replaces in %.1f s (%d requests for a new order, 20 %% of nonces refused)", count, first.Seconds(), second.Seconds(), w.proxy.Seen("order-plz")-before)
 }
