@@ -184,7 +184,7 @@ func (p *Planner) gathered(now int64, j *job) {
 	}
 	spared := map[*cert]bool{}
 	for _, n := range j.names {
-		if n.cert != j.replaces && n.wanted && !n.extra && !sound(n) {
+		if n.wanted && !sound(n) && slices.Contains(j.merges, n.cert) {
 			spared[n.cert] = true
 		}
 	}

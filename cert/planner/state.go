@@ -571,13 +571,15 @@ func (p *Planner) forget(n *name) {
 // change of its DNS. What the CA counts stays counted.
 func (p *Planner) Rearm(now time.Time, s string) {
 	n := p.names[s]
-	if n == nil || !n.wanted || n.state != failed && n.state != paused && n.state != blocked {
+	if n == nil || !n.wanted || n.state == ready || n.state == ordered || n.state == live {
 		return
 	}
 	if tr := n.trouble; tr != nil {
 		*tr = trouble{failures: tr.failures}
 	}
-	p.check(now.UnixNano(), n)
+	if n.state != checking {
+		p.check(now.UnixNano(), n)
+	}
 }
 
 // Block sets a name aside until Rearm. One in an open order is left there.
