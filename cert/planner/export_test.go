@@ -74,7 +74,8 @@ func (p *Planner) Problem() string {
 		}
 	}
 	for i := range p.timers.items {
-		if p.timers.items[i].clock().place != int32(i+1) || i > 0 && p.timers.items[i].clock().at < p.timers.items[(i-1)/2].clock().at {
+		w := p.timers.items[i]
+		if w.x.clock().place != int32(i+1) || w.x.clock().at != w.at || i > 0 && w.at < p.timers.items[(i-1)/2].at {
 			return "the timers are out of order"
 		}
 	}

@@ -123,17 +123,71 @@ type timed interface {
 	fire(p *Planner, now int64)
 }
 
-func newTimers() heap[timed] {
-	return heap[timed]{
-		less:  func(a, b timed) bool { return a.clock().at < b.clock().at },
-		place: func(x timed) *int32 { return &x.clock().place },
+// timers is a heap of all that waits for a time. It holds the times beside the
+// pointers: with a million of them, following each pointer is what costs.
+type timers struct{ items []wait }
+
+type wait struct {
+	at int64
+	x  timed
+}
+
+func (h *timers) put(x timed, at int64) {
+	t := x.clock()
+	t.at = at
+	i := int(t.place) - 1
+	if i < 0 {
+		i = len(h.items)
+		h.items = append(h.items, wait{})
+	}
+	h.sift(i, wait{at, x})
+}
+
+func (h *timers) remove(x timed) {
+	t := x.clock()
+	if t.place == 0 {
+		return
+	}
+	i, last := int(t.place)-1, len(h.items)-1
+	t.place = 0
+	moved := h.items[last]
+	h.items[last] = wait{}
+	h.items = h.items[:last]
+	if i < last {
+		h.sift(i, moved)
 	}
 }
 
-func (p *Planner) set(x timed, at int64) {
-	x.clock().at = at
-	p.timers.put(x)
+// sift fills the hole at i with w, and moves the hole up or down until w fits.
+func (h *timers) sift(i int, w wait) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if h.items[parent].at <= w.at {
+			break
+		}
+		h.fill(i, h.items[parent])
+		i = parent
+	}
+	for {
+		child := 2*i + 1
+		if child+1 < len(h.items) && h.items[child+1].at < h.items[child].at {
+			child++
+		}
+		if child >= len(h.items) || h.items[child].at >= w.at {
+			break
+		}
+		h.fill(i, h.items[child])
+		i = child
+	}
+	h.fill(i, w)
 }
+
+func (h *timers) fill(i int, w wait) {
+	h.items[i] = w
+	w.x.clock().place = int32(i + 1)
+}
+
+func (p *Planner) set(x timed, at int64) { p.timers.put(x, at) }
 
 func (p *Planner) stop(x timed) { p.timers.remove(x) }
 

@@ -14,7 +14,8 @@ func (p *Planner) Next(now time.Time, orders, checks int) Work {
 		c.fold()
 		c.forget(t)
 	}
-	for x, ok := p.timers.top(); ok && x.clock().at <= t; x, ok = p.timers.top() {
+	for len(p.timers.items) > 0 && p.timers.items[0].at <= t {
+		x := p.timers.items[0].x
 		p.timers.remove(x)
 		x.fire(p, t)
 	}
@@ -57,8 +58,8 @@ func (p *Planner) Next(now time.Time, orders, checks int) Work {
 			wake = at
 		}
 	}
-	if x, ok := p.timers.top(); ok {
-		soonest(x.clock().at)
+	if len(p.timers.items) > 0 {
+		soonest(p.timers.items[0].at)
 	}
 	if starved {
 		p.starvedUntil(t, soonest)

@@ -496,7 +496,7 @@ func TestRenewalLeavesOutWhatFails(t *testing.T) {
 		t.Errorf("obsolete while n2.net needs it: %v", d.obsolete)
 	}
 	delete(d.bad, "n2.net")
-	late := d.one(d.pass(2 * time.Hour))
+	late := d.one(d.pass(4 * time.Hour))
 	if late.Kind != planner.Urgent || late.Replaces != "" {
 		t.Errorf("order %+v", late)
 	}

@@ -24,7 +24,7 @@ type Planner struct {
 	lanes  []*lane
 	open   map[uint64]*job
 
-	timers heap[timed]
+	timers timers
 	checks [2]fifo[*name] // of renewals; of all else
 
 	counts   [len(states)]int // wanted names by state
@@ -211,7 +211,6 @@ func New(config Config) (*Planner, error) {
 		certs:  map[string]*cert{},
 		groups: map[groupKey]*group{},
 		open:   map[uint64]*job{},
-		timers: newTimers(),
 	}
 	if len(config.CAs) == 0 {
 		return nil, errors.New("planner: no CA")
@@ -657,15 +656,15 @@ func (p *Planner) Checked(now time.Time, s, reason string) {
 const rest = 30 * 24 * time.Hour
 
 // failedCheck sets a name aside after a bad pre-flight. These cost no CA anything:
-// they come again after a tenth of the time that has passed, from a minute to an
-// hour, so that a change of DNS is seen soon.
+// they come again after a tenth of the time that has passed, from a minute to
+// three hours, so that a change of DNS is seen soon.
 func (p *Planner) failedCheck(now int64, n *name, reason string) {
 	tr := n.blame()
 	if tr.since == 0 {
 		tr.since = now
 	}
 	tr.byCA, tr.reason = false, reason
-	wait := min(max(time.Duration(now-tr.since)/10, time.Minute), time.Hour)
+	wait := min(max(time.Duration(now-tr.since)/10, time.Minute), 3*time.Hour)
 	p.aside(now, n, tr, wait)
 }
 
@@ -700,7 +699,11 @@ func (p *Planner) aside(now int64, n *name, tr *trouble, wait time.Duration) {
 		tr.resting, wait = true, 24*time.Hour
 		p.to(n, paused)
 	}
-	p.set(n, now+int64(wait))
+	at := now + int64(wait)
+	if minute := int64(time.Minute); wait >= 10*time.Minute {
+		at = (at + minute - 1) / minute * minute // so that many come at once, and the caller sleeps between
+	}
+	p.set(n, at)
 }
 
 // fire is the next try of a name, or a pre-flight that was never answered.
