@@ -17,7 +17,8 @@
 //		// run work.Checks (pre-flight)    → p.Checked
 //		// run work.Orders                 → p.Done
 //		// show work.Alarms; delete work.Obsolete once nothing serves them
-//		// sleep until work.Wake, or a result, or a change of what is wanted
+//		// sleep until work.Wake, or a result, or a change of what is wanted; where
+//		// there were as many checks as asked for, there may be more
 //	}
 //
 // What must outlive the process is the caller's to store: the orders (before they
@@ -35,21 +36,28 @@
 // again only when it must be, and no certificate is ever issued again for the sake of
 // a single name, unless a user asks for it ([Planner.AddName]).
 //
+// A pre-flight that fails comes again after a tenth of the time since the first
+// failure, from a minute to three hours; a validation that fails at a CA after 1, 10
+// and 100 minutes, then daily, each after a good pre-flight; after 30 days both end, but
+// for a pre-flight a day.
+//
 // The order of what is opened: renewals and names whose certificate runs out; the rest
 // of orders that lost a name; new names; names that failed before; renewals that take
 // in others and have time. Among new names a team that has waited for nothing lately
 // goes first, once; then the teams take turns. Names that failed before get a tenth of
-// the orders while others wait, and never the lower half of an account's bucket.
+// the orders while others wait, and else never the lower half of an account's bucket.
 //
 // # What it costs
 //
-// n names, c certificates, m names in an order. Next costs O(1) when nothing is due,
-// O(log n) for each name, certificate or group that has become due, and O(m log n)
-// for each order that it returns. Checked and Status cost O(log n), Want as much, Done
-// O(m log n). Status of a waiting name also walks the orders that its own team has
-// before it. Nothing walks all names or all certificates.
+// Next costs O(1) when nothing is due, O(log n) of n names, certificates and teams
+// for each that has become due, and O(m log n) for an order of m names. Want, Drop,
+// Checked and Window cost O(log n); Have, Done and Gone O(m log n); Status O(1), and for
+// a waiting name a step for each order that its own team has before it. Only a CA that
+// begins to rest lets all jobs that wait for it be looked at. Nothing walks all names or
+// all certificates.
 //
-// Start reading at [Planner.Next], then open.go (one order) and renew.go.
+// Start reading at [Planner.Next] and pick in open.go, then renew.go and done.go;
+// check.go is what happens to a name that fails, counts.go what a CA counts.
 package planner
 
 import (
