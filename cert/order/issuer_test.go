@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,12 +138,12 @@ func TestIssuerQuarantinesAndTriesAgain(t *testing.T) {
 		if o.memory.Len(KindOrder) > 0 {
 			t.Error("journals are left")
 		}
-		delete(o.bad, "n07.example")
+		o.heal("n07.example")
 		time.Sleep(3 * time.Minute)
 		if s := o.state("n07.example"); s.State != planner.Live || s.Failure != nil {
 			t.Errorf("a name that is right again: %+v", s)
 		}
-		delete(o.bad, "n50.example")
+		o.heal("n50.example")
 		o.issuer.Rearm("n50.example")
 		time.Sleep(time.Minute)
 		if s := o.state("n50.example"); s.State != planner.Live || !strings.Contains(s.Sentence, "until") {
@@ -302,10 +303,10 @@ func TestIssuerStopsWhenTheLeaseGoes(t *testing.T) {
 func TestIssuerWaitsForTheAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		until := time.Now().Add(2 * time.Hour)
-		asked := 0
+		var asked atomic.Int64
 		ca := &testacme.CA{}
 		ca.NewOrder = func([]string) *testacme.Problem {
-			if asked++; time.Now().Before(until) {
+			if asked.Add(1); time.Now().Before(until) {
 				return &testacme.Problem{Type: "rateLimited", Status: 429, RetryAfter: "7200", Detail: "too many new orders (300) from this account in the last 3h0m0s"}
 			}
 			return nil
@@ -316,8 +317,8 @@ func TestIssuerWaitsForTheAccount(t *testing.T) {
 		}
 		o.open()
 		time.Sleep(110 * time.Minute)
-		if asked > o.issuer.parallel() {
-			t.Errorf("the CA said to wait for two hours and was asked %d times", asked)
+		if asked.Load() > int64(o.issuer.parallel()) {
+			t.Errorf("the CA said to wait for two hours and was asked %d times", asked.Load())
 		}
 		time.Sleep(time.Hour)
 		if o.live() != 30 {

@@ -42,7 +42,6 @@ type world struct {
 	*rig
 	pebble *testacme.Pebble
 	proxy  *testacme.Proxy
-	orders atomic.Int64 // new orders that reached Pebble
 	fault  func(*http.Request) testacme.Fault
 }
 

@@ -30,6 +30,7 @@ type rig struct {
 	config  CAConfig
 	memory  *Memory
 	shown   *shown
+	badLock sync.Mutex
 	bad     map[string]*testacme.Problem // names that fail, and how
 	driver  *Driver
 	ours    *CA
@@ -51,6 +52,8 @@ func newRig(t *testing.T, ca *testacme.CA) *rig {
 	r.shown.fault = r.hit
 	if ca.Validate == nil {
 		ca.Validate = func(name, method, token, auth string) *testacme.Problem {
+			r.badLock.Lock()
+			defer r.badLock.Unlock()
 			if p := r.bad[name]; p != nil {
 				return p
 			}
@@ -85,6 +88,13 @@ func (r *rig) hit(what string, after bool) error {
 		return nil
 	}
 	return r.fault(what, after)
+}
+
+// heal makes a name good.
+func (r *rig) heal(name string) {
+	r.badLock.Lock()
+	defer r.badLock.Unlock()
+	delete(r.bad, name)
 }
 
 type faulty struct{ r *rig }

@@ -44,7 +44,9 @@ var (
 	ErrFenced   = errors.New("another node orders certificates now")
 )
 
-// Lease says who orders: one node of all.
+// Lease says who orders: one process of all. It is for a minute at least, and its
+// holder is a process, not a node: one that was started again must have another
+// fence than the one before, which may still be dying.
 type Lease interface {
 	// Acquire takes the lease, or holds on to it, and gives its fence, which
 	// grows with each change of the holder. ErrFenced: another has it.

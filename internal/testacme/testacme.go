@@ -300,8 +300,12 @@ type jwk struct {
 }
 
 func (k *jwk) key() *ecdsa.PublicKey {
-	x, y := decode(k.X), decode(k.Y)
-	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
+	point := append([]byte{4}, append(decode(k.X), decode(k.Y)...)...)
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		return nil
+	}
+	return key
 }
 
 func (k *jwk) thumbprint() string {
@@ -350,6 +354,9 @@ func (c *CA) open(r *http.Request) (h header, payload []byte, who *account, p *P
 		if who == nil {
 			return h, nil, nil, &Problem{Type: "accountDoesNotExist", Detail: "no account " + h.KID, Status: http.StatusBadRequest}
 		}
+	}
+	if key == nil {
+		return h, nil, nil, problem("badPublicKey", "the key is not on P-256")
 	}
 	digest, signature := sha256.Sum256([]byte(j.Protected+"."+j.Payload)), decode(j.Signature)
 	if len(signature) != 64 || !ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
