@@ -39,6 +39,9 @@ type Issuer struct {
 	Check func(ctx context.Context, q Question) Verdict
 	// CNAME is where _acme-challenge.NAME must point to; nil: nowhere.
 	CNAME func(name string) string
+	// Used says whether a certificate is served somewhere, or set in a
+	// configuration: it stays until Used says no and InUse is called. nil: none is.
+	Used func(id string) bool
 	// Alarm hears of names whose certificate runs out unless somebody acts.
 	Alarm func(planner.Alarm)
 	Log   *slog.Logger
@@ -192,6 +195,10 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		}
 		var gone []Record
 		for _, id := range work.Obsolete {
+			if i.Used != nil && i.Used(id) {
+				i.InUse(id, true)
+				continue
+			}
 			gone = append(gone, Record{Kind: KindCertificate, Key: id})
 		}
 		for _, name := range dropped {
@@ -297,7 +304,9 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 		if err := json.Unmarshal(r.Value, c); err != nil {
 			return fmt.Errorf("certificate %s: %w", r.Key, err)
 		}
-		p.Have(now, c.plan())
+		have := c.plan()
+		have.InUse = i.Used != nil && i.Used(c.ID)
+		p.Have(now, have)
 		return nil
 	})
 	if err != nil {

@@ -326,3 +326,82 @@ func TestIssuerWaitsForTheAccount(t *testing.T) {
 		}
 	})
 }
+
+// turns is a lease for several holders.
+type turns struct {
+	mu      sync.Mutex
+	memory  *Memory
+	holder  string
+	expires time.Time
+}
+
+type holder struct {
+	*turns
+	name string
+	gone *atomic.Bool // it cannot reach the lease
+}
+
+func (h holder) Acquire(context.Context) (int64, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gone.Load() {
+		return 0, errCut
+	}
+	if h.holder != h.name {
+		if time.Now().Before(h.expires) {
+			return 0, ErrFenced
+		}
+		h.holder = h.name
+		h.memory.Takeover()
+	}
+	h.expires = time.Now().Add(time.Minute)
+	return h.memory.Acquire(context.Background())
+}
+
+func (h holder) Release(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holder == h.name {
+		h.expires = time.Time{}
+	}
+	return nil
+}
+
+// TestTwoNodesOrderOnce cuts the node that orders off its lease in the middle of
+// an order: the other goes on with the same one.
+func TestTwoNodesOrderOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{FinalizeFor: 5 * time.Minute}, many(10)...)
+		lease := &turns{memory: o.memory}
+		var firstGone, secondGone atomic.Bool
+		ctx, stop := context.WithCancel(context.Background())
+		var ended sync.WaitGroup
+		start := func(name string, gone *atomic.Bool) *Issuer {
+			o.restart() // a client of its own
+			issuer := &Issuer{Driver: o.driver, Lease: holder{lease, name, gone}, Log: o.driver.Log,
+				Plan:   planner.Config{CAs: []planner.CA{{Name: "test"}}},
+				Wanted: func(context.Context) ([]Want, error) { return o.wanted, nil }}
+			ended.Go(func() { issuer.Run(ctx) })
+			return issuer
+		}
+		first := start("a", &firstGone)
+		time.Sleep(time.Second)
+		second := start("b", &secondGone)
+		time.Sleep(time.Minute)
+		leads := func(i *Issuer) bool { return i.Ask(func(*planner.Planner, time.Time) {}) }
+		if !leads(first) || leads(second) {
+			t.Errorf("first leads: %v, second leads: %v", leads(first), leads(second))
+		}
+		firstGone.Store(true)
+		time.Sleep(2 * time.Minute)
+		if leads(first) || !leads(second) {
+			t.Errorf("after the first lost its lease: first leads: %v, second leads: %v", leads(first), leads(second))
+		}
+		time.Sleep(10 * time.Minute)
+		stop()
+		ended.Wait()
+		if o.live() != 10 || o.ca.Orders() != 1 || o.ca.Issued() != 1 || o.ca.Accounts() != 1 {
+			t.Errorf("%d live, %d orders, %d certificates, %d accounts", o.live(), o.ca.Orders(), o.ca.Issued(), o.ca.Accounts())
+		}
+	})
+}

@@ -63,15 +63,16 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 		return err
 	}
 	var c Certificate
-	if err := json.Unmarshal(value, &c); err != nil {
-		return err
+	var chain []*x509.Certificate
+	if err = json.Unmarshal(value, &c); err == nil {
+		chain, err = parseChain(c.Chain)
+	}
+	if err != nil {
+		i.Log.ErrorContext(ctx, "a stored certificate cannot be read; its renewal goes by its dates", "certificate", id, "error", err)
+		return i.write(ctx, fence, old)
 	}
 	if c.Replaced || now.After(c.NotAfter) || i.Driver.CAs[c.CA] == nil {
 		return i.write(ctx, fence, old)
-	}
-	chain, err := parseChain(c.Chain)
-	if err != nil {
-		return err
 	}
 	window, next, err := i.Driver.CAs[c.CA].Window(ctx, chain[0])
 	if ctx.Err() != nil {

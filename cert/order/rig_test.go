@@ -3,6 +3,7 @@ package order
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,6 +22,7 @@ import (
 	"time"
 
 	"fingerpost/internal/testacme"
+	"fingerpost/internal/testca"
 )
 
 // rig is a driver, the CA it talks to, and what lies between.
@@ -199,23 +202,54 @@ func flip(b []byte) []byte {
 
 func (s *secrets) check(t *testing.T, log string, m *Memory) {
 	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, der := range s.all {
-		key, err := x509.ParsePKCS8PrivateKey(der)
-		if err != nil {
-			t.Fatalf("something that is no key was sealed: %v", err)
+		if shows(der, log) {
+			t.Error("a private key is in the log")
 		}
-		_ = key
-		middle := der[30:62] // inside of an EC key's secret number, and of any other key
-		for _, form := range []string{string(middle), hex.EncodeToString(middle), base64.StdEncoding.EncodeToString(der)[40:80], base64.RawURLEncoding.EncodeToString(middle[:30])[:36]} {
-			if strings.Contains(log, form) {
-				t.Error("a private key is in the log")
-			}
-			for k, v := range m.records {
-				if bytes.Contains(v, []byte(form)) {
-					t.Errorf("a private key is stored as it is, in %v", k)
-				}
+		for k, v := range m.records {
+			if shows(der, string(v)) {
+				t.Errorf("a private key is stored as it is, in %v", k)
 			}
 		}
+	}
+}
+
+// shows reports whether a text holds a key (PKCS #8) in a form that a program
+// may print by accident.
+func shows(der []byte, text string) bool {
+	secret := der[len(der)/3 : len(der)/3+16]
+	forms := []string{
+		string(secret), hex.EncodeToString(secret), strings.Trim(fmt.Sprint(secret), "[]"),
+		base64.StdEncoding.EncodeToString(der)[60:80], base64.RawURLEncoding.EncodeToString(der)[60:80],
+	}
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		if ec, ok := key.(*ecdsa.PrivateKey); ok {
+			scalar, _ := ec.Bytes()
+			forms = append(forms, new(big.Int).SetBytes(scalar).String(), base64.RawURLEncoding.EncodeToString(scalar))
+		}
+	}
+	return slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(text, form) })
+}
+
+func TestKeysWouldBeSeen(t *testing.T) {
+	key := testca.NewKey()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scalar, _ := key.Bytes()
+	for _, text := range []string{
+		string(der), fmt.Sprintf("%x", der), fmt.Sprint(der), fmt.Sprintf("%+v", key), base64.StdEncoding.EncodeToString(der),
+		base64.RawURLEncoding.EncodeToString(der), base64.RawURLEncoding.EncodeToString(scalar),
+	} {
+		if !shows(der, "key: "+text) {
+			t.Errorf("not seen: %q", text)
+		}
+	}
+	if shows(der, "order=x ca=test") {
+		t.Error("seen where it is not")
 	}
 }
 
