@@ -78,6 +78,12 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	settled := c.NotBefore.Add(min(24*time.Hour, c.NotAfter.Sub(c.NotBefore)/10))
+	if err == nil && c.Replaces != "" && now.Before(settled) && window.Start.Before(now) && !window.Start.IsZero() {
+		// A CA that wants each renewal renewed at once would never let us rest.
+		i.Log.WarnContext(ctx, "the CA wants a fresh renewal renewed; it is asked again tomorrow", "certificate", id)
+		window, next = c.Window, settled
+	}
 	if err != nil { // RFC 9773 4.3: what it said before stands until it answers
 		next = now.Add(time.Hour)
 		i.Log.DebugContext(ctx, "no renewal information", "certificate", id, "error", err)
