@@ -16,6 +16,7 @@ for use in "$@"; do
   case $use in
     build) need make make ;;
     test)
+      need bind9-dnsutils dig # the judge of the name server
       need ca-certificates /etc/ssl/certs/ca-certificates.crt # the module proxy is fetched from over https
       need curl curl
       need git git

@@ -101,6 +101,12 @@ func (c *CA) IssueFrom(template *x509.Certificate, key crypto.Signer) (certPEM, 
 	return encode("CERTIFICATE", cert.Raw), encode("PRIVATE KEY", der)
 }
 
+// Sign signs template for a public key, as a CA does that is given a request.
+// The result is in DER.
+func (c *CA) Sign(template *x509.Certificate, public crypto.PublicKey) []byte {
+	return sign(template, c.cert, public, c.key).Raw
+}
+
 // NewKey makes an ECDSA P-256 key.
 func NewKey() *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

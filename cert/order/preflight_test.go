@@ -1,0 +1,224 @@
+package order
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// nameServer answers from records in the form of a zone file, over UDP and TCP.
+// It is the resolver and the domains' own server at once.
+type nameServer struct {
+	address string
+	records map[string][]dns.RR
+	tcp     atomic.Int64 // questions by TCP
+}
+
+func newNameServer(t *testing.T, zone ...string) *nameServer {
+	t.Helper()
+	s := &nameServer{records: map[string][]dns.RR{}}
+	for _, line := range zone {
+		rr, err := dns.NewRR(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.records[strings.ToLower(rr.Header().Name)] = append(s.records[strings.ToLower(rr.Header().Name)], rr)
+	}
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := net.ListenPacket("udp", l.Addr().String())
+		if err != nil {
+			l.Close()
+			continue
+		}
+		s.address = l.Addr().String()
+		handle := func(tcp bool) dns.HandlerFunc {
+			return func(w dns.ResponseWriter, q *dns.Msg) { s.answer(w, q, tcp) }
+		}
+		go (&dns.Server{Listener: l, Handler: handle(true)}).ActivateAndServe()
+		go (&dns.Server{PacketConn: u, Handler: handle(false)}).ActivateAndServe()
+		t.Cleanup(func() { l.Close(); u.Close() })
+		return s
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil
+}
+
+func (s *nameServer) answer(w dns.ResponseWriter, q *dns.Msg, tcp bool) {
+	m := new(dns.Msg).SetReply(q)
+	name := strings.ToLower(q.Question[0].Name)
+	if strings.HasPrefix(name, "broken.") {
+		m.Rcode = dns.RcodeServerFailure
+	}
+	for hops := 0; hops < 5; hops++ {
+		next := ""
+		for _, rr := range s.records[name] {
+			switch c, isCNAME := rr.(*dns.CNAME); {
+			case rr.Header().Rrtype == q.Question[0].Qtype:
+				m.Answer = append(m.Answer, rr)
+			case isCNAME:
+				m.Answer, next = append(m.Answer, rr), c.Target
+			}
+		}
+		if next == "" {
+			break
+		}
+		name = next
+	}
+	if tcp {
+		s.tcp.Add(1)
+	} else {
+		m.Truncate(512)
+	}
+	w.WriteMsg(m)
+}
+
+func (s *nameServer) resolver() *Resolver {
+	_, port, _ := net.SplitHostPort(s.address)
+	return &Resolver{Servers: []string{s.address}, Timeout: 2 * time.Second, Port: port}
+}
+
+const own = `example.com. NS ns.example.com.
+ns.example.com. A 127.0.0.1`
+
+func TestPreflight(t *testing.T) {
+	shown := &shown{values: map[string]int{}, fault: func(string, bool) error { return nil }}
+	here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if host == "moved.example.com" {
+			http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound)
+			return
+		}
+		if host == "parked.example.com" {
+			io.WriteString(w, "this domain is for sale")
+			return
+		}
+		io.WriteString(w, shown.auth(HTTP01, host, strings.TrimPrefix(r.URL.Path, "/.well-known/acme-challenge/")))
+	}))
+	t.Cleanup(here.Close)
+	port := here.Listener.Addr().(*net.TCPAddr).Port
+	zone := strings.Split(own, "\n")
+	zone = append(zone,
+		"_acme-challenge.cname.example.com. CNAME label.acme.example.net.",
+		"_acme-challenge.other.example.com. CNAME label.elsewhere.example.",
+		"http.example.com. A 127.0.0.1", "moved.example.com. A 127.0.0.1", "parked.example.com. A 127.0.0.1",
+		"half.example.com. A 127.0.0.1", "half.example.com. A 127.0.0.2", // nobody listens at the second
+		"inner.example.com. A 10.1.2.3",
+		"alias.example.com. CNAME http.example.com.",
+		`caa.example.com. CAA 0 issue "other.test"`, "deep.caa.example.com. A 127.0.0.1",
+		`wild.example.com. CAA 0 issue "ca.test"`, `wild.example.com. CAA 0 issuewild ";"`,
+		"wild.example.com. A 127.0.0.1", "_acme-challenge.wild.example.com. CNAME label.acme.example.net.",
+		`dnsonly.example.com. CAA 0 issue "ca.test; validationmethods=dns-01"`, "dnsonly.example.com. A 127.0.0.1",
+		`account.example.com. CAA 0 issue "ca.test; accounturi=https://ca.test/2"`, "account.example.com. A 127.0.0.1",
+		`critical.example.com. CAA 128 tbs "x"`, "critical.example.com. A 127.0.0.1",
+		`iodef.example.com. CAA 0 iodef "mailto:x@example.com"`, "iodef.example.com. A 127.0.0.1",
+	)
+	for i := range 60 { // more than UDP carries
+		zone = append(zone, fmt.Sprintf(`many.example.com. CAA 0 issue "ca%02d.test; comment=%s"`, i, strings.Repeat("x", 20)))
+	}
+	zone = append(zone, `many.example.com. CAA 0 issue "ca.test"`, "many.example.com. A 127.0.0.1")
+	ns := newNameServer(t, zone...)
+
+	const cname = "label.acme.example.net"
+	tests := []struct {
+		name    string
+		cname   string
+		public  bool   // else private addresses are allowed
+		methods string // "" for a failure
+		code    string
+		reason  string // part of it
+		hint    string // part of it
+	}{
+		{name: "cname.example.com", cname: cname, methods: DNS01},
+		{name: "*.cname.example.com", cname: cname, methods: DNS01},
+		{name: "other.example.com", cname: cname, code: "notHere", reason: "points to label.elsewhere.example", hint: "set _acme-challenge.other.example.com CNAME label.acme.example.net."},
+		{name: "*.none.example.com", cname: cname, code: "notHere", reason: "the CNAME of _acme-challenge.none.example.com is not set", hint: "set _acme-challenge.none"},
+		{name: "*.none.example.com", code: "notHere", reason: "wildcard", hint: "validationZone"},
+		{name: "none.example.com", cname: cname, code: "notHere", reason: "no address in DNS", hint: "point here, or set"},
+		{name: "http.example.com", cname: cname, methods: HTTP01},
+		{name: "http.example.com", methods: HTTP01},
+		{name: "alias.example.com", methods: HTTP01},
+		{name: "http.example.com", public: true, code: "notHere", reason: "127.0.0.1, which nobody outside"},
+		{name: "inner.example.com", public: true, code: "notHere", reason: "10.1.2.3, which nobody outside"},
+		{name: "half.example.com", code: "notHere", reason: "at 127.0.0.2"},
+		{name: "moved.example.com", code: "notHere", reason: "redirect to https://elsewhere.example/"},
+		{name: "parked.example.com", code: "notHere", reason: "another server answers (HTTP 200)"},
+		{name: "caa.example.com", code: "caa", reason: "allow other.test", hint: `0 issue "ca.test"`},
+		{name: "deep.caa.example.com", code: "caa", reason: "CAA records of caa.example.com"},
+		{name: "wild.example.com", methods: HTTP01},
+		{name: "*.wild.example.com", cname: cname, code: "caa", reason: "allow no CA", hint: `0 issuewild "ca.test"`},
+		{name: "dnsonly.example.com", code: "notHere", reason: "allow no way"},
+		{name: "account.example.com", code: "caa", reason: "another account", hint: "accounturi to https://ca.test/1"},
+		{name: "critical.example.com", code: "caa", reason: "tbs"},
+		{name: "iodef.example.com", methods: HTTP01},
+		{name: "many.example.com", methods: HTTP01},
+		{name: "Shop.example.com", code: "badName"},
+		{name: "co.uk", public: true, code: "publicSuffix"},
+		{name: "*.co.uk", public: true, code: "publicSuffix"},
+		{name: "shop.internal", public: true, code: "notPublic"},
+		{name: "localhost", public: true, code: "notPublic"},
+		{name: "broken.example.com", reason: "SERVFAIL"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &Preflight{Resolver: ns.resolver(), Solver: shown, Private: !tt.public, Port: port}
+			v := p.Check(t.Context(), Question{Name: tt.name, CNAME: tt.cname, Issuers: []string{"ca.test"}, Account: "https://ca.test/1"})
+			switch {
+			case tt.methods != "":
+				if strings.Join(v.Methods, " ") != tt.methods {
+					t.Errorf("methods %v, %v, %v; want %s", v.Methods, v.Failure, v.Unsure, tt.methods)
+				}
+			case tt.code == "":
+				if v.Unsure == nil || !strings.Contains(v.Unsure.Error(), tt.reason) {
+					t.Errorf("got %+v, want that nothing is known", v)
+				}
+			case v.Failure == nil || v.Failure.Code != tt.code || !strings.Contains(v.Failure.Reason, tt.reason) || !strings.Contains(v.Failure.Hint, tt.hint) || v.Failure.Hint == "":
+				t.Errorf("got %+v (%v), want %s: …%s…, hint …%s…", v.Failure, v.Unsure, tt.code, tt.reason, tt.hint)
+			}
+		})
+	}
+	if shown.left() > 0 {
+		t.Error("tokens of checks are left")
+	}
+	if ns.tcp.Load() == 0 {
+		t.Error("the answer that is too large for UDP was not asked for by TCP")
+	}
+}
+
+func TestResolverTriesTheNextServer(t *testing.T) {
+	good := newNameServer(t, "a.example.com. A 192.0.2.1")
+	dead, err := net.ListenPacket("udp", "127.0.0.1:0") // takes questions and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	r := &Resolver{Servers: []string{dead.LocalAddr().String(), good.address}, Timeout: 100 * time.Millisecond}
+	addrs, err := r.Addresses(t.Context(), "a.example.com")
+	if err != nil || len(addrs) != 1 || addrs[0] != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("got %v, %v", addrs, err)
+	}
+}
+
+func TestPublicAddresses(t *testing.T) {
+	for text, want := range map[string]bool{
+		"192.0.2.1": true, "2001:db8::1": true, "8.8.8.8": true,
+		"10.0.0.1": false, "172.16.0.1": false, "192.168.1.1": false, "127.0.0.1": false, "169.254.1.1": false, "100.64.0.1": false,
+		"0.0.0.0": false, "224.0.0.1": false, "::1": false, "fe80::1": false, "fd00::1": false,
+	} {
+		if got := public(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}

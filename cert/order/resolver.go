@@ -1,0 +1,156 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Resolver asks name servers. It keeps nothing: what is looked up here is looked
+// up because it has changed.
+type Resolver struct {
+	Servers []string      // addresses with ports, asked one after the other
+	Timeout time.Duration // of one question to one server; 3 s if zero
+	Port    string        // of the domains' own servers; 53 if empty
+}
+
+// errNoName is an answer: there is no such name, or nothing of that kind at it.
+var errNoName = errors.New("there is no such record")
+
+func (r *Resolver) timeout() time.Duration {
+	if r.Timeout == 0 {
+		return 3 * time.Second
+	}
+	return r.Timeout
+}
+
+// Ask gives the records of a name from the first server that answers. Without
+// any the error is errNoName.
+func (r *Resolver) Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
+	if len(r.Servers) == 0 {
+		return nil, errors.New("no resolver is configured")
+	}
+	var errs []error
+	for _, server := range r.Servers {
+		answer, err := r.askAt(ctx, server, name, kind, true)
+		if err == nil || errors.Is(err, errNoName) || ctx.Err() != nil {
+			return answer, err
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// askAt asks one server, by TCP where UDP is too small for the answer.
+func (r *Resolver) askAt(ctx context.Context, server, name string, kind uint16, recurse bool) ([]dns.RR, error) {
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
+	q.RecursionDesired = recurse
+	q.SetEdns0(1232, false)
+	ask := func(network string) (*dns.Msg, error) {
+		ctx, cancel := context.WithTimeout(ctx, r.timeout())
+		defer cancel()
+		client := &dns.Client{Net: network, Timeout: r.timeout(), UDPSize: 1232}
+		m, _, err := client.ExchangeContext(ctx, q, server)
+		return m, err
+	}
+	m, err := ask("udp")
+	if err != nil || m.Truncated {
+		m, err = ask("tcp")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s about %s %s: %w", server, name, dns.TypeToString[kind], err)
+	}
+	switch m.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError:
+	default:
+		return nil, fmt.Errorf("%s says %s about %s %s", server, dns.RcodeToString[m.Rcode], name, dns.TypeToString[kind])
+	}
+	var records []dns.RR
+	for _, rr := range m.Answer {
+		if rr.Header().Rrtype == kind {
+			records = append(records, rr)
+		}
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("%s %s: %w", name, dns.TypeToString[kind], errNoName)
+	}
+	return records, nil
+}
+
+// Own gives the addresses of the name servers that have a name.
+func (r *Resolver) Own(ctx context.Context, name string) ([]string, error) {
+	var names []string
+	for zone := name; zone != ""; zone = parent(zone) {
+		records, err := r.Ask(ctx, zone, dns.TypeNS)
+		if err != nil && !errors.Is(err, errNoName) {
+			return nil, err
+		}
+		for _, rr := range records {
+			// A resolver follows CNAMEs, to the name servers of somebody else.
+			if strings.EqualFold(rr.Header().Name, dns.Fqdn(zone)) {
+				names = append(names, rr.(*dns.NS).Ns)
+			}
+		}
+		if len(names) > 0 {
+			break
+		}
+	}
+	port := r.Port
+	if port == "" {
+		port = "53"
+	}
+	var servers []string
+	for _, n := range names {
+		addrs, err := r.Addresses(ctx, n)
+		if err != nil {
+			continue // another one may be found
+		}
+		for _, a := range addrs {
+			servers = append(servers, net.JoinHostPort(a.String(), port))
+		}
+	}
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("the name servers of %s were not found", name)
+	}
+	return servers, nil
+}
+
+// Addresses gives all A and AAAA records. Without any the error is errNoName.
+func (r *Resolver) Addresses(ctx context.Context, name string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		records, err := r.Ask(ctx, name, kind)
+		if err != nil && !errors.Is(err, errNoName) {
+			return nil, err
+		}
+		for _, rr := range records {
+			var ip net.IP
+			switch rr := rr.(type) {
+			case *dns.A:
+				ip = rr.A
+			case *dns.AAAA:
+				ip = rr.AAAA
+			}
+			if a, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(out, a.Unmap()) {
+				out = append(out, a.Unmap())
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s has neither A nor AAAA: %w", strings.TrimSuffix(name, "."), errNoName)
+	}
+	return out, nil
+}
+
+// parent is the name without its first label; "" above the top.
+func parent(name string) string {
+	_, rest, _ := strings.Cut(strings.TrimSuffix(name, "."), ".")
+	return rest
+}
