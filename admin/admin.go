@@ -47,6 +47,11 @@ type Server struct {
 	// Feed and Snapshot are what nodes follow, with a token of the scope node; nil
 	// where this node has no feed.
 	Feed, Snapshot http.Handler
+	// NodeToken is what nodes send in place of a token of the Store, and LocalToken
+	// what opens /debug, where there is no Store. Empty: nothing is open.
+	NodeToken, LocalToken string
+	// Debug gives what /debug/status shows, as JSON; nil for nothing.
+	Debug func() any
 	// Dir is where files of changesets that are under way are kept, and where
 	// Bootstrap writes the first token.
 	Dir string
@@ -69,6 +74,8 @@ type Server struct {
 type Check struct {
 	Name string       // one word, in lower case
 	Err  func() error // nil if the condition holds; the text is public
+	// Detail says what there is to know while it holds; nil for nothing.
+	Detail func() string
 }
 
 func (s *Server) log() *slog.Logger {
@@ -131,6 +138,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Err(); err != nil {
 			r.OK, r.Detail = false, err.Error()
 			result.Ready = false
+		} else if c.Detail != nil {
+			r.Detail = c.Detail()
 		}
 		result.Checks = append(result.Checks, r)
 	}
@@ -139,6 +148,19 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, result)
+}
+
+// Health is what /readyz says in a few words: ok, or what is wrong.
+func (s *Server) Health() string {
+	if phase := s.phase.Load(); phase != serving {
+		return [...]string{"starting", "", "stopping"}[phase]
+	}
+	for _, c := range s.Checks {
+		if err := c.Err(); err != nil {
+			return err.Error()
+		}
+	}
+	return "ok"
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -43,7 +43,7 @@ func TestRoutes(t *testing.T) {
 
 func TestReadyOnlyWhileServingAndSound(t *testing.T) {
 	var fault error
-	s := newServer(Check{"table", func() error { return fault }})
+	s := newServer(Check{Name: "table", Err: func() error { return fault }})
 	h := s.Routes()
 	expect := func(when string, status int, details ...string) {
 		t.Helper()

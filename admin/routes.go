@@ -28,12 +28,15 @@ func (s *Server) Routes() http.Handler {
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.Metrics)
-	if s.Store == nil {
-		return mux
-	}
 	if s.Feed != nil {
 		mux.Handle("/v1/feed", s.forNodes(s.Feed))
 		mux.Handle("/v1/snapshot", s.forNodes(s.Snapshot))
+	}
+	if s.Store != nil || s.LocalToken != "" {
+		mux.Handle("/debug/", s.forAdmins(s.debug()))
+	}
+	if s.Store == nil {
+		return mux
 	}
 	mux.HandleFunc("GET /login", s.showLogin)
 	mux.HandleFunc("GET /login/oidc", s.startOIDC)

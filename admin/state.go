@@ -41,19 +41,6 @@ func (s *Server) explain(ctx context.Context, in *explainInput) (*explainOutput,
 	return &explainOutput{*e}, nil
 }
 
-type nodesOutput struct{ Body Page[store.Node] }
-
-func (s *Server) listNodes(ctx context.Context, _ *struct{}) (*nodesOutput, error) {
-	all, err := s.Store.Nodes(ctx)
-	return &nodesOutput{Page[store.Node]{Items: append([]store.Node{}, all...)}}, err
-}
-
-func (s *Server) deleteNode(ctx context.Context, in *struct {
-	ID string `path:"id"`
-}) (*struct{}, error) {
-	return nil, s.Store.DeleteNode(ctx, in.ID)
-}
-
 // SourceResource is where content comes from, and how that goes. Its settings
 // may hold credentials, and stay where they are.
 type SourceResource struct {

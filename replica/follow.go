@@ -51,8 +51,16 @@ func (r *Replica) Follow(ctx context.Context, up Upstream) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		told := ""
 		for at := range acks {
-			if err := up.Acknowledge(ctx, at); err != nil && ctx.Err() == nil {
+			switch err := up.Acknowledge(ctx, at); {
+			case err == nil:
+				told = ""
+			case ctx.Err() != nil:
+			case errors.Is(err, ErrRefused) && err.Error() != told:
+				told = err.Error()
+				r.o.Log.Error("the node that is followed does not take what this one reports", "error", err)
+			default:
 				r.o.Log.Debug("acknowledge a revision", "error", err)
 			}
 		}

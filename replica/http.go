@@ -19,26 +19,56 @@ import (
 //
 //	GET  /v1/snapshot?epoch=&cursor=  a snapshot, not before that cursor if its epoch is that
 //	GET  /v1/feed?epoch=&cursor=      a stream of frames, without end; 410: fetch a snapshot
-//	POST /v1/feed                     JSON of a Cursor: how far the follower is
+//	POST /v1/feed                     JSON: how far the follower is, and reports of nodes
 const (
 	feedType     = "application/vnd.fingerpost.feed"
 	snapshotType = "application/vnd.fingerpost.snapshot"
 	writeTime    = 30 * time.Second // for each write: a follower that takes nothing is cut off
 )
 
+// Report is what a node tells of itself to the node that it follows: with each
+// revision that it serves, and whenever the feed shows that it lives.
+type Report struct {
+	Node      string   `json:"node"`     // its name, which no other has
+	Instance  string   `json:"instance"` // another one after each start
+	Region    string   `json:"region,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+	Roles     []string `json:"roles,omitempty"`
+	Version   string   `json:"version,omitempty"`
+	Health    string   `json:"health,omitempty"`
+	At        Cursor   `json:"at"` // what it serves
+}
+
+// acknowledgement is the body of a POST. A relay hands on the reports of those
+// who follow it beside its own.
+type acknowledgement struct {
+	Cursor
+	Nodes []Report `json:"nodes,omitempty"`
+}
+
+// maxReports bounds the body of a POST, which has one for each node at the most.
+const maxReports = 4 << 20
+
 // FeedHandler serves a feed, and takes acknowledgements for it. acknowledged,
-// which may be nil, is called with each request that has one.
-func FeedHandler(feed Feed, acknowledged func(r *http.Request, at Cursor)) http.Handler {
+// which may be nil, is called with each request that has one: with the reports in
+// it, or with one that has a cursor alone. Its error is the follower's: 409.
+func FeedHandler(feed Feed, acknowledged func(r *http.Request, reports []Report) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodPost:
-			var at Cursor
-			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&at); err != nil {
+			var ack acknowledgement
+			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReports)).Decode(&ack); err != nil {
 				problem(w, http.StatusBadRequest, "the body is no cursor: "+err.Error())
 				return
 			}
+			if len(ack.Nodes) == 0 {
+				ack.Nodes = []Report{{At: ack.Cursor}}
+			}
 			if acknowledged != nil {
-				acknowledged(r, at)
+				if err := acknowledged(r, ack.Nodes); err != nil {
+					problem(w, http.StatusConflict, err.Error())
+					return
+				}
 			}
 			w.WriteHeader(http.StatusNoContent)
 		case http.MethodGet:
@@ -161,7 +191,15 @@ type Client struct {
 	URL   string       // of its admin listener, with or without a final slash
 	Token string       // a node token
 	HTTP  *http.Client // default http.DefaultClient; it must not have a Timeout
+
+	// Reports gives what to tell with an acknowledgement: of this node first. Nil
+	// tells the cursor alone. What was not told, since that failed, is gone.
+	Reports func(at Cursor) []Report
 }
+
+// ErrRefused says that an upstream does not take what was sent, and will not when
+// it is sent again: a token, a name that another node has.
+var ErrRefused = errors.New("refused")
 
 // Snapshot implements Upstream.
 func (c *Client) Snapshot(ctx context.Context, atLeast Cursor) (io.ReadCloser, error) {
@@ -182,7 +220,11 @@ func (c *Client) Revisions(ctx context.Context, after Cursor, fn func(Frame) err
 func (c *Client) Acknowledge(ctx context.Context, at Cursor) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	b, err := json.Marshal(at)
+	ack := acknowledgement{Cursor: at}
+	if c.Reports != nil {
+		ack.Nodes = c.Reports(at)
+	}
+	b, err := json.Marshal(ack)
 	if err != nil {
 		return err
 	}
@@ -234,8 +276,11 @@ func (c *Client) do(req *http.Request) (io.ReadCloser, error) {
 	var p struct{ Title, Detail string }
 	json.Unmarshal(b, &p)
 	err = fmt.Errorf("%s %s: %s", req.Method, req.URL.Path, strings.Join(strings.Fields(res.Status+" "+p.Detail), " "))
-	if res.StatusCode == http.StatusGone {
+	switch {
+	case res.StatusCode == http.StatusGone:
 		err = fmt.Errorf("%w: %w", ErrTooOld, err)
+	case res.StatusCode/100 == 4:
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return nil, err
 }

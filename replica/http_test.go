@@ -11,10 +11,11 @@ import (
 // serve mounts the handlers on a server of their own, and gives its client.
 func serve(t testing.TB, f *fake) *Client {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/feed", FeedHandler(f.feed(), func(_ *http.Request, at Cursor) {
+	mux.Handle("/v1/feed", FeedHandler(f.feed(), func(_ *http.Request, reports []Report) error {
 		if f.acked != nil {
-			f.acked(at)
+			f.acked(reports[0].At)
 		}
+		return nil
 	}))
 	mux.Handle("/v1/snapshot", SnapshotHandler(f.snapshots.Get))
 	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -67,11 +68,17 @@ func TestHandlersRefuse(t *testing.T) {
 			t.Errorf("%s %s: %s, want %d", tt.method, tt.path, res.Status, tt.status)
 		}
 	}
+	client.Reports = func(at Cursor) []Report { return []Report{{Node: "n", At: at}, {Node: "m", At: Cursor{"e1", 3}}} }
+	var acked Cursor
+	f.acked = func(at Cursor) { acked = at }
+	if err := client.Acknowledge(t.Context(), Cursor{"e1", 4}); err != nil || acked != (Cursor{"e1", 4}) {
+		t.Errorf("a report comes as %v: %v", acked, err)
+	}
 	if err := client.Revisions(t.Context(), Cursor{"e0", 1}, nil); !errors.Is(err, ErrTooOld) {
 		t.Errorf("410 is %v to the client", err)
 	}
 	client.Token = "fpt_other"
-	if _, err := client.Snapshot(t.Context(), Cursor{}); err == nil || !strings.Contains(err.Error(), "401") {
+	if _, err := client.Snapshot(t.Context(), Cursor{}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "401") {
 		t.Errorf("401 is %v to the client", err)
 	}
 }

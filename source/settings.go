@@ -150,7 +150,7 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	default:
 		bad("role", "role "+quote(keys.Role)+" is unknown", "one of all, edge, control")
 	}
-	if keys.Node != "" && !isNodeName(keys.Node) {
+	if keys.Node != "" && !IsNodeName(keys.Node) {
 		bad("node", "node "+quote(keys.Node)+" cannot be the name of a node", "letters, digits, dots, hyphens and underscores, 100 at most, as in edge-eu-1")
 	}
 	if _, given := root.find("control"); given {
@@ -165,7 +165,8 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	}
 }
 
-func isNodeName(s string) bool {
+// IsNodeName reports whether s can be what a node is called.
+func IsNodeName(s string) bool {
 	for _, c := range []byte(s) {
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
 			return false

@@ -235,7 +235,6 @@ func (m *Metrics) Table(redirects, hosts int) {
 	}
 }
 
-// Sources reports how many sources elsewhere there are, and how many of them have
 // FeedLag tells, whenever somebody looks, how old the node's content may be;
 // negative while that is not known.
 func (m *Metrics) FeedLag(lag func() time.Duration) {
@@ -248,6 +247,7 @@ func (m *Metrics) FeedLag(lag func() time.Duration) {
 	}, func() float64 { return max(lag().Seconds(), -1) }))
 }
 
+// Sources reports how many sources elsewhere there are, and how many of them have
 // something wrong.
 func (m *Metrics) Sources(all, failing int) {
 	if m != nil {

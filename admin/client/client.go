@@ -23,7 +23,6 @@ import (
 	"fingerpost"
 	"fingerpost/admin"
 	"fingerpost/explain"
-	"fingerpost/store"
 )
 
 // Client asks one server. All methods may be called at once. An error that the
@@ -418,6 +417,11 @@ func (c *Client) Events(ctx context.Context, after string) iter.Seq2[admin.Revis
 }
 
 // Nodes lists all nodes.
-func (c *Client) Nodes(ctx context.Context) ([]store.Node, error) {
-	return all[store.Node](ctx, c, "/nodes")
+func (c *Client) Nodes(ctx context.Context) ([]admin.NodeResource, error) {
+	return all[admin.NodeResource](ctx, c, "/nodes")
+}
+
+// DeleteNode forgets a node; if it lives, it reports itself again.
+func (c *Client) DeleteNode(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, path("nodes", id), nil, nil, nil, nil)
 }

@@ -439,7 +439,7 @@ const (
 	nodesPause    = 200 * time.Millisecond
 )
 
-// waitForNodes waits until all nodes serve a revision.
+// waitForNodes waits until all nodes that live serve a revision.
 func (s *session) waitForNodes(rev int64) error {
 	ctx, cancel := context.WithTimeout(s.ctx, nodesPatience)
 	defer cancel()
@@ -449,13 +449,20 @@ func (s *session) waitForNodes(rev int64) error {
 			return err
 		}
 		behind := map[string]int64{}
+		var gone []string
 		for _, n := range nodes {
-			if n.Rev < rev {
+			switch {
+			case n.Gone:
+				gone = append(gone, n.ID)
+			case n.Rev < rev:
 				behind[n.ID] = n.Rev
 			}
 		}
 		if err == nil && len(behind) == 0 {
-			s.note("%s at revision %d", plural(len(nodes), "node"), rev)
+			s.note("%s at revision %d", plural(len(nodes)-len(gone), "node"), rev)
+			if len(gone) > 0 {
+				s.note("not waited for, since vanished: %s", strings.Join(gone, ", "))
+			}
 			return nil
 		}
 		select {

@@ -15,19 +15,38 @@ import (
 
 // The smaller families: what a server knows beside its content.
 
+var nodeColumns = []column[admin.NodeResource]{
+	{"id", func(n *admin.NodeResource) string { return n.ID }},
+	{"roles", func(n *admin.NodeResource) string { return strings.Join(n.Roles, " ") }},
+	{"region", func(n *admin.NodeResource) string { return n.Region }},
+	{"addresses", func(n *admin.NodeResource) string { return strings.Join(n.Addresses, " ") }},
+	{"version", func(n *admin.NodeResource) string { return n.Version }},
+	{"health", func(n *admin.NodeResource) string {
+		if n.Gone {
+			return "vanished"
+		}
+		return n.Health
+	}},
+	{"rev", func(n *admin.NodeResource) string { return fmt.Sprint(n.Rev) }},
+	{"behind", func(n *admin.NodeResource) string { return fmt.Sprint(n.Behind) }},
+	{"seen", func(n *admin.NodeResource) string { return moment(n.Seen) }},
+}
+
 func nodesCommand() *cobra.Command {
-	list := &cobra.Command{Use: "list", Short: "List the nodes and what each serves", Args: exactArgs(0)}
-	return family("nodes", "Look at the nodes of a server", remoteVerb(list, func(s *session, _ []string) error {
-		nodes, err := s.Nodes(s.ctx)
-		return printSlice(s, nodes, err,
-			column[store.Node]{"id", func(n *store.Node) string { return n.ID }},
-			column[store.Node]{"roles", func(n *store.Node) string { return strings.Join(n.Roles, " ") }},
-			column[store.Node]{"region", func(n *store.Node) string { return n.Region }},
-			column[store.Node]{"version", func(n *store.Node) string { return n.Version }},
-			column[store.Node]{"health", func(n *store.Node) string { return n.Health }},
-			column[store.Node]{"rev", func(n *store.Node) string { return fmt.Sprint(n.Rev) }},
-			column[store.Node]{"seen", func(n *store.Node) string { return moment(n.Seen) }})
-	}))
+	list := &cobra.Command{Use: "list", Short: "List the nodes, how each is, and how far", Args: exactArgs(0)}
+	forget := &cobra.Command{Use: "delete ID", Short: "Forget a node that is gone", Args: exactArgs(1)}
+	return family("nodes", "Look at the nodes of a server, and forget those that are gone",
+		remoteVerb(list, func(s *session, _ []string) error {
+			nodes, err := s.Nodes(s.ctx)
+			return printSlice(s, nodes, err, nodeColumns...)
+		}),
+		remoteVerb(forget, func(s *session, args []string) error {
+			err := s.DeleteNode(s.ctx, args[0])
+			if err == nil {
+				s.note("forgotten %s; if it lives, it is listed again", args[0])
+			}
+			return err
+		}))
 }
 
 var tokenColumns = []column[admin.TokenResource]{

@@ -22,7 +22,7 @@ import (
 )
 
 // remoteFlags say which server a verb asks, as whom, and how its answer is printed.
-type remoteFlags struct{ server, token, data, output string }
+type remoteFlags struct{ server, token, data, ca, output string }
 
 const defaultServer = "http://127.0.0.1:9090"
 
@@ -30,6 +30,7 @@ func (f *remoteFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.server, "server", "", "`URL` of the admin listener (default FINGERPOST_SERVER, else "+defaultServer+")")
 	cmd.Flags().StringVar(&f.token, "token", "", "`TOKEN` of the API (default FINGERPOST_TOKEN)")
 	cmd.Flags().StringVar(&f.data, "data", "", "data `DIR` of a node on this machine, for the first admin's token in it")
+	cmd.Flags().StringVar(&f.ca, "ca", "", "`FILE` of certificates that are trusted beside the system's (default FINGERPOST_CA)")
 	cmd.Flags().StringVarP(&f.output, "output", "o", formatTable, "`FORMAT` of what is printed: "+strings.Join(formats, ", "))
 }
 
@@ -82,7 +83,11 @@ func (f *remoteFlags) client() (*client.Client, error) {
 		}
 		token = strings.TrimSpace(string(text))
 	}
-	return client.New(cmp.Or(f.server, os.Getenv("FINGERPOST_SERVER"), defaultServer), cmp.Or(token, os.Getenv("FINGERPOST_TOKEN")), nil)
+	h, err := trusting(cmp.Or(f.ca, os.Getenv("FINGERPOST_CA")))
+	if err != nil {
+		return nil, err
+	}
+	return client.New(cmp.Or(f.server, os.Getenv("FINGERPOST_SERVER"), defaultServer), cmp.Or(token, os.Getenv("FINGERPOST_TOKEN")), h)
 }
 
 // remoteError makes what a server says, or that it says nothing, errors as every
@@ -101,7 +106,7 @@ func remoteError(err error) error {
 			server = u.Scheme + "://" + u.Host
 		}
 		return &fingerpost.Error{Code: "no_server", Message: fmt.Sprintf("no answer from %s: %v", server, failed.Err),
-			Hint: "is fingerpost serve running, with its admin listener there? --server URL names another address"}
+			Hint: cmp.Or(tlsHint(err), "is fingerpost serve running, with its admin listener there? --server URL names another address")}
 	}
 	return err
 }

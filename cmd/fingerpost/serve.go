@@ -38,9 +38,10 @@ func serveCommand() *cobra.Command {
 		Long: `Answer visitors by the rules in files, which are watched: a change takes effect
 within a second, a bad one is refused while the last good version keeps serving.
 
-With --data a node keeps content in a store, which the API and other nodes can
-change, and answers from a copy of its own. Files are then one source of several.
-An edge follows another node and needs no store.
+Content is kept in a store in the data folder, which the API can change and other
+nodes can follow, and is answered from a copy beside it. Files are one source of
+several. An edge follows another node and needs no store. With --data "" the node
+serves its files and keeps nothing.
 
 Each flag can also be given as an environment variable: FINGERPOST_HTTP for
 --http, and so on (FINGERPOST_REDIRECTS holds one file). A flag comes before the
@@ -50,9 +51,6 @@ environment, that before the configuration file.`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fromEnvironment(cmd.Flags()); err != nil {
-				return err
-			}
-			if err := o.checkRole(); err != nil {
 				return err
 			}
 			o.given = func(flag string) bool { return cmd.Flags().Changed(flag) }
@@ -73,12 +71,14 @@ environment, that before the configuration file.`,
 	o.register(cmd)
 	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8080", `listen for http on ADDR; "" for none`)
 	cmd.Flags().StringVar(&o.https, "https", "127.0.0.1:8443", `listen for https on ADDR; "" for none`)
-	cmd.Flags().StringVar(&o.data, "data", "", "keep content in `DIR`, so that the API and other nodes can change and follow it")
+	cmd.Flags().StringVar(&o.data, "data", "", "`DIR` of what the node keeps (default $STATE_DIRECTORY, else ./data); \"\" keeps nothing")
 	cmd.Flags().StringVar(&o.store, "store", "", "the store that control nodes share: sqlite:DIR or postgres://… `DSN` (default SQLite in --data)")
 	cmd.Flags().StringVar(&o.role, "role", roleAll, "all, edge (answers visitors, follows --control) or control (owns the store)")
 	cmd.Flags().StringVar(&o.control, "control", "", "admin `URL` of the control node, or of another edge, that an edge follows")
-	cmd.Flags().StringVar(&o.token, "token", "", "node token for --control")
-	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for health checks and metrics on ADDR; "" for none`)
+	cmd.Flags().StringVar(&o.token, "token", "", "node token for --control; better FINGERPOST_TOKEN, or control.tokenFile in the configuration")
+	cmd.Flags().StringVar(&o.ca, "ca", "", "`FILE` of certificates that are trusted for --control beside the system's")
+	cmd.Flags().StringVar(&o.name, "node", "", "`NAME` of this node (default made at the first start, and kept in --data)")
+	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for the API, health checks and metrics on ADDR; "" for none; beyond loopback with listen.adminTLS only`)
 	return cmd
 }
 
@@ -103,7 +103,8 @@ type options struct {
 	http, https, admin string                 // addresses, "" for no listener
 	data, store        string                 // the folder of what the node keeps, "" for nothing; DSN
 	role               string                 // all, edge or control
-	control, token     string                 // what an edge follows
+	control, token, ca string                 // what an edge follows
+	name               string                 // of the node
 	given              func(flag string) bool // whether a flag comes before the configuration
 	out                io.Writer              // of the access log
 	log                *slog.Logger
@@ -131,7 +132,16 @@ type node struct {
 	edge      *edge.Server
 	admin     *admin.Server
 	adminHTTP *http.Server
+	adminPair *keyPair // nil without files of its own
 	listeners []listener
+
+	instance  string                        // names this start of the node
+	health    atomic.Pointer[func() string] // nil until there is an admin server
+	relayed   relayed
+	roster    roster
+	twins     seldom      // said that two nodes have one name
+	away      atomic.Bool // the store was away when it was asked last
+	unapplied bool        // content of files waits for the store; open's and then rejoin's alone
 
 	mu   sync.Mutex    // guards news
 	news chan struct{} // closed when the node's own copy may be another; nil if nobody waits
@@ -155,13 +165,18 @@ func start(o options) (*node, error) {
 	return n, nil
 }
 
-func (n *node) open() error {
-	var err error
+func (n *node) open() (err error) {
 	if n.set, err = n.openRules(); err != nil {
 		return err
 	}
 	if n.settings = n.set.Settings(); n.settings == nil {
 		n.settings = &source.Settings{}
+	}
+	if err := n.settle(); err != nil {
+		return err
+	}
+	if err := n.checkEdge(); err != nil {
+		return err
 	}
 	if err := n.openFiles(); err != nil {
 		return err
@@ -190,11 +205,19 @@ func (n *node) open() error {
 	if n.countries != nil {
 		n.edge.Country = n.countries.Country
 	}
-	n.admin = n.newAdmin()
-	n.adminHTTP = &http.Server{Handler: n.admin.Routes(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	n.adminHTTP = &http.Server{ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	if n.adminHTTP.TLSConfig, err = n.adminTLS(); err != nil {
+		return err
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
+	if n.admin, err = n.newAdmin(); err != nil {
+		return err
+	}
+	n.adminHTTP.Handler = n.admin.Routes()
+	health := n.admin.Health
+	n.health.Store(&health)
 	n.bootstrap(n.life)
 	return nil
 }
@@ -290,7 +313,7 @@ func (n *node) listen() error {
 	}{
 		{"http", n.o.http, l.HTTP, n.edge.ServePlain},
 		{"https", n.o.https, l.HTTPS, n.edge.ServeTLS},
-		{"admin", n.o.admin, l.Admin, n.adminHTTP.Serve},
+		{"admin", n.o.admin, l.Admin, n.serveAdmin},
 	} {
 		addr := n.address(want.name, want.flag, want.configured)
 		if addr == "" || n.o.role == roleControl && want.name != "admin" {
@@ -301,12 +324,24 @@ func (n *node) listen() error {
 			return listenError(want.name, addr, err)
 		}
 		n.listeners = append(n.listeners, listener{ln, want.name, want.serve})
+		if want.name == "admin" && n.adminHTTP.TLSConfig == nil {
+			if err := checkPlainAdmin(ln); err != nil {
+				return err
+			}
+		}
 		n.log.Info("listening", "on", want.name, "addr", ln.Addr().String())
 	}
 	if len(n.listeners) == 0 {
 		return &fingerpost.Error{Code: "no_listener", Message: "every listener is switched off", Hint: `give --http or --https an address`}
 	}
 	return nil
+}
+
+func (n *node) serveAdmin(ln net.Listener) error {
+	if n.adminHTTP.TLSConfig == nil {
+		return n.adminHTTP.Serve(ln)
+	}
+	return n.adminHTTP.ServeTLS(ln, "", "")
 }
 
 func listenError(name, addr string, err error) error {
@@ -335,6 +370,8 @@ func (n *node) run(ctx context.Context) error {
 	defer stopWatching()
 	n.watch(watching)
 	go n.tidy(watching)
+	go n.rejoin(watching)
+	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
 	for _, l := range n.listeners {
 		go func() {
@@ -364,8 +401,8 @@ func notify(log *slog.Logger, state string) {
 
 // watch follows files and sources until ctx ends.
 func (n *node) watch(ctx context.Context) {
-	n.set.SettingsChanged = func() {
-		n.log.Warn("settings of the node were changed in the configuration file: they take effect with a restart")
+	n.set.SettingsChanged = func(now *source.Settings) {
+		n.log.Warn("settings of the node were changed in the configuration file: they take effect with a restart", "settings", strings.Join(n.settings.Differences(now), " "))
 	}
 	n.follow(ctx)
 	if n.certFiles != nil {

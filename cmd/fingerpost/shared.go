@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,43 +42,35 @@ const (
 	roleControl = "control"
 )
 
-// checkRole finds out what the flags contradict each other in.
-func (o *options) checkRole() error {
-	switch o.role {
-	case roleAll, roleEdge, roleControl:
-	default:
-		return usage(fmt.Errorf("--role %s: one of all, edge, control", o.role))
-	}
-	switch {
-	case o.role == roleEdge && o.control == "":
-		return usage(errors.New("--role edge needs --control URL: the node that it follows"))
-	case o.control != "" && o.role != roleEdge:
-		return usage(errors.New("--control goes with --role edge"))
-	case o.data == "" && (o.store != "" || o.role != roleAll):
-		return usage(errors.New("--role and --store need --data DIR: a folder for what the node keeps"))
-	case o.control != "" && o.store != "":
-		return usage(errors.New("--store is for nodes that own it; an edge follows --control"))
-	}
-	return nil
-}
-
-// openShared opens the store and the node's own copy. It needs no other machine
-// but the store's.
+// openShared opens the store and the node's own copy. With a copy it needs no other
+// machine: a store that is away is joined when it comes back.
 func (n *node) openShared(ctx context.Context) error {
 	o := &n.o
 	if o.data == "" {
 		return nil
 	}
 	if err := os.MkdirAll(o.data, 0o700); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
+		return dataError(o.data, err)
+	}
+	if err := o.checkFolder(); err != nil {
+		return err
+	}
+	if err := o.identify(); err != nil {
+		return err
 	}
 	n.shared = &shared{}
 	var err error
 	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged}); err != nil {
-		return err
+		return dataError(o.data, err)
 	}
+	n.instance = newInstance()
 	if o.control != "" {
-		n.shared.up = &replica.Client{URL: o.control, Token: o.token}
+		h, err := trusting(o.ca)
+		if err != nil {
+			return err
+		}
+		h.Transport = hinting{h.Transport}
+		n.shared.up = &replica.Client{URL: o.control, Token: o.token, HTTP: h, Reports: n.reports}
 		n.followFeed()
 		return nil
 	}
@@ -85,12 +78,70 @@ func (n *node) openShared(ctx context.Context) error {
 	if dsn == "" {
 		dsn = "sqlite:" + o.data
 	}
-	if n.shared.db, err = store.Open(ctx, dsn, store.Options{Log: n.log}); err != nil {
-		return err
+	_, hasCopy := n.shared.replica.Cursor()
+	if n.shared.db, err = store.Open(ctx, dsn, store.Options{Log: n.log, Later: hasCopy}); err != nil {
+		return storeError(err)
 	}
-	n.shared.join(filepath.Join(o.data, "snapshots"), n.id())
+	if _, err := n.shared.db.Head(ctx); errors.Is(err, store.ErrUnavailable) {
+		n.away.Store(true)
+		n.log.Warn("the store is away: the node serves its own copy, and joins when the store is back", "err", oneLine(err))
+	} else if err != nil {
+		return storeError(err)
+	}
+	n.shared.join(filepath.Join(o.data, "snapshots"), func(ctx context.Context, at replica.Cursor) error {
+		own := n.report(at)
+		if err := n.noteNode(ctx, &own); err != nil {
+			n.twins.Do(time.Now(), func() { n.logErrors("the name of this node is another's too", err) })
+		}
+		return nil
+	})
 	n.followFeed()
 	return nil
+}
+
+// oneLine is the text of an error that comes in several.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+func storeError(err error) error {
+	if own := new(fingerpost.Error); errors.As(err, &own) {
+		return err
+	}
+	return &fingerpost.Error{Code: "store", Message: oneLine(err), Hint: "is the address right (--store or store:), and the database there? A node that has been in touch with it before starts without it"}
+}
+
+// rejoinEvery is how often a node looks whether the store is back.
+const rejoinEvery = time.Second
+
+// rejoin does what has waited for the store once that is back, until ctx ends:
+// files that could not be applied, the first token.
+func (n *node) rejoin(ctx context.Context) {
+	if n.shared == nil || n.shared.db == nil {
+		return
+	}
+	tick := time.NewTicker(rejoinEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !n.away.Load() {
+			continue
+		}
+		if _, err := n.shared.db.Head(ctx); err != nil {
+			continue
+		}
+		n.away.Store(false)
+		n.log.Info("the store is back")
+		n.bootstrap(ctx)
+		if n.unapplied {
+			err := n.contents.replace(0, n.set.Content())
+			n.unapplied = err != nil
+			n.logErrors("content of files was refused", err)
+		}
+		n.retry(true, -1)
+	}
 }
 
 // followFeed keeps the node's own copy current until the node ends.
@@ -98,23 +149,24 @@ func (n *node) followFeed() {
 	go n.shared.replica.Follow(n.life, n.shared.up) // its error is that of n.life
 }
 
-// openRules reads the files of rules. A node that keeps content needs none; an edge
-// takes nothing from them but its settings.
+// openRules reads the files of rules. A node that keeps content needs none.
 func (n *node) openRules() (*source.Set, error) {
 	f := &n.o.ruleFlags
-	if n.o.data != "" && f.config == "" && len(f.redirects) == 0 {
+	if keeps := !n.o.given("data") || n.o.data != ""; keeps && f.config == "" && len(f.redirects) == 0 {
 		if _, err := os.Stat(defaultConfig); errors.Is(err, fs.ErrNotExist) {
 			return source.Open("", nil)
 		}
 	}
-	set, err := f.open()
-	if err != nil || n.o.role != roleEdge {
-		return set, err
+	return f.open()
+}
+
+// checkEdge refuses content in the files of an edge, which takes nothing from
+// them but its settings.
+func (n *node) checkEdge() error {
+	if c := n.set.Content(); n.o.role == roleEdge && len(c.Hosts)+len(c.Redirects) > 0 {
+		return &fingerpost.Error{Code: "edge_content", Message: "an edge has its content from the node that it follows, not from files", Hint: "leave hosts and redirects to the control node; settings may stay"}
 	}
-	if c := set.Content(); len(c.Hosts)+len(c.Redirects) > 0 {
-		return nil, &fingerpost.Error{Code: "edge_content", Message: "an edge has its content from the node that it follows, not from files", Hint: "leave hosts and redirects to the control node; settings may stay"}
-	}
-	return set, nil
+	return nil
 }
 
 // fileLabel begins the label of the files' part.
@@ -128,33 +180,92 @@ func (n *node) label(part int) string {
 	return fileLabel + strings.Join(append(slices.DeleteFunc([]string{n.o.config}, func(s string) bool { return s == "" }), n.o.redirects...), ",")
 }
 
-// newAdmin makes the admin listener, with the API where there is a store.
-func (n *node) newAdmin() *admin.Server {
-	a := &admin.Server{Metrics: n.metrics.Handler(), Log: n.log}
+// newAdmin makes the admin listener's server, with the API where there is a store.
+func (n *node) newAdmin() (*admin.Server, error) {
+	a := &admin.Server{Metrics: n.metrics.Handler(), Log: n.log, Dir: n.o.data, Node: n.o.name}
 	if n.shared == nil {
-		return a
+		return a, nil
 	}
 	s := n.shared
 	a.Checks = []admin.Check{{Name: "content", Err: func() error {
-		status := s.replica.Status()
-		if !status.Ready {
+		if status := s.replica.Status(); !status.Ready {
 			return errors.New("no content yet: waiting for the first snapshot")
 		}
 		return nil
-	}}}
+	}, Detail: func() string { return age(s.replica.Status(), time.Now()) }}}
+	a.Debug = func() any { return n.debugState() }
 	n.metrics.FeedLag(func() time.Duration { status := s.replica.Status(); return status.Lag(time.Now()) })
 	if s.db == nil {
-		return a
-	}
-	a.Store, a.Accept, a.Explain, a.Dir, a.Node = s.db, n.accept, n.explain, n.o.data, n.id()
-	a.URL = "http://" + n.address("admin", n.o.admin, n.settings.Listen.Admin)
-	a.Feed = replica.FeedHandler(s.feed(), func(r *http.Request, at replica.Cursor) {
-		if err := s.db.ReportNode(r.Context(), store.Node{ID: nodeOf(r), Roles: []string{roleEdge}, Epoch: at.Epoch, Rev: at.Rev}); err != nil {
-			n.log.Warn("cannot note how far a node is", "err", err)
+		var err error
+		if a.LocalToken, err = admin.LocalToken(n.o.data); err != nil {
+			return nil, dataError(n.o.data, err)
 		}
-	})
+		a.NodeToken = n.o.token
+		a.Feed = replica.FeedHandler(s.replica.Feed(), func(_ *http.Request, reports []replica.Report) error {
+			n.relayed.put(reports)
+			return nil
+		})
+		a.Snapshot = replica.SnapshotHandler(s.replica.Snapshot)
+		return a, nil
+	}
+	a.Store, a.Accept, a.Explain = s.db, n.accept, n.explain
+	for _, l := range n.listeners {
+		if l.name == "admin" {
+			a.URL = n.adminURL(l.Addr())
+		}
+	}
+	a.Feed = replica.FeedHandler(s.feed(), n.followed)
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
-	return a
+	return a, nil
+}
+
+// adminURL is where a browser on this machine finds the admin listener; with a
+// certificate for a name, by that name.
+func (n *node) adminURL(addr net.Addr) string {
+	scheme, host, port := "http", "", ""
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		host, port = tcp.IP.String(), strconv.Itoa(tcp.Port)
+		if tcp.IP.IsUnspecified() {
+			host = "localhost"
+		}
+	}
+	if n.adminHTTP.TLSConfig != nil {
+		scheme = "https"
+		if name := n.settings.Listen.AdminTLS.Name; name != "" && name != "auto" {
+			host = name
+		} else if n.adminPair != nil {
+			if names := n.adminPair.current.Load().Leaf.DNSNames; len(names) > 0 && !strings.HasPrefix(names[0], "*") {
+				host = names[0]
+			}
+		}
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// age says how old the state is that a node serves.
+func age(s replica.Status, now time.Time) string {
+	lag := s.Lag(now)
+	switch {
+	case lag == 0:
+		return fmt.Sprintf("current, at revision %d", s.Cursor.Rev)
+	case s.Connected && s.Head.Rev > s.Cursor.Rev:
+		return fmt.Sprintf("at revision %d, %s behind", s.Cursor.Rev, plural(int(s.Head.Rev-s.Cursor.Rev), "revision"))
+	case lag < 0:
+		return fmt.Sprintf("at revision %d; no word from the feed yet", s.Cursor.Rev)
+	}
+	return fmt.Sprintf("at revision %d, which was current %s ago; the feed is away", s.Cursor.Rev, lag.Round(time.Second))
+}
+
+// debugState is what /debug/status tells of the node's own copy.
+func (n *node) debugState() any {
+	s := n.shared.replica.Status()
+	cause := ""
+	if s.Err != nil {
+		cause = oneLine(s.Err)
+	}
+	return map[string]any{"role": n.o.role, "version": version, "ready": s.Ready, "cursor": s.Cursor, "head": s.Head, "connected": s.Connected, "asOf": s.AsOf, "feedError": cause,
+		"lagSeconds": s.Lag(time.Now()).Seconds(), "items": s.Items, "overlay": s.Overlay, "logBytes": s.LogBytes, "fileBytes": s.FileBytes,
+		"folding": s.Folding, "compacting": s.Compact, "leftOut": s.LeftOut}
 }
 
 // nodeOf names the node that a request comes from.
@@ -171,6 +282,9 @@ func (n *node) bootstrap(ctx context.Context) {
 	if n.shared == nil || n.shared.db == nil {
 		return
 	}
+	if n.away.Load() {
+		return // with the store
+	}
 	switch _, link, err := n.admin.Bootstrap(ctx); {
 	case err != nil:
 		n.log.Error("cannot make the first token", "err", err)
@@ -180,15 +294,13 @@ func (n *node) bootstrap(ctx context.Context) {
 }
 
 // join makes the store's feed and snapshots what the node's own copy follows.
-func (s *shared) join(dir, node string) {
+func (s *shared) join(dir string, ack func(ctx context.Context, at replica.Cursor) error) {
 	head := func(ctx context.Context) (replica.Head, error) {
 		h, err := s.db.Head(ctx)
 		return feedHead(h), feedError(err)
 	}
 	s.snapshots = &replica.Snapshots{Dir: dir, Head: head, Scan: s.scan}
-	s.up = replica.Join(s.feed(), s.snapshots.Get, func(ctx context.Context, at replica.Cursor) error {
-		return s.db.ReportNode(ctx, store.Node{ID: node, Roles: []string{roleControl, roleEdge}, Version: version, Health: "ok", Epoch: at.Epoch, Rev: at.Rev})
-	})
+	s.up = replica.Join(s.feed(), s.snapshots.Get, ack)
 }
 
 func (s *shared) feed() replica.Feed {
@@ -347,8 +459,14 @@ func (n *node) tableChanged() {
 
 // publish makes content all that a source has in the store: what it does not name
 // any more goes. Content of other sources stays as it is.
-func (n *node) publish(ctx context.Context, label string, content source.Content) error {
+func (n *node) publish(ctx context.Context, label string, content source.Content) (err error) {
 	db := n.shared.db
+	defer func() {
+		if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknown) {
+			n.away.Store(true)
+			err = errStoreAway
+		}
+	}()
 	by := store.Actor{Who: label}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
@@ -380,6 +498,9 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		}
 	}
 }
+
+// errStoreAway says that content could not be brought into force now.
+var errStoreAway = &fingerpost.Error{Code: "store_away", Message: "the store is away, and content of files and sources is not applied", Hint: "it is by itself once the store is back; what was there before is served"}
 
 // itemsOf makes store items of a source's content.
 func itemsOf(label string, content source.Content) iter.Seq2[store.Change, error] {
@@ -436,15 +557,6 @@ func (n *node) explain(ctx context.Context, c *fingerpost.Case) (*explain.Explan
 	return x.Explain(req), nil
 }
 
-// id names this node among the others.
-func (n *node) id() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "node"
-	}
-	return host
-}
-
 // current is the table that answers visitors.
 func (n *node) current() *redirect.Table {
 	if n.shared != nil {
@@ -470,7 +582,7 @@ func (n *node) tidy(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		lease, err := db.Acquire(ctx, "tidy", n.id(), tidyEvery/2)
+		lease, err := db.Acquire(ctx, "tidy", n.o.name, tidyEvery/2)
 		if errors.Is(err, store.ErrFenced) {
 			continue // another node does it
 		}

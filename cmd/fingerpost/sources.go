@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -56,7 +57,12 @@ const loadPatience = 15 * time.Second
 // has. One that is down, or has something bad, is an error in the log unless there
 // is nothing else to serve.
 func (n *node) load() error {
-	if err := n.contents.replace(0, n.set.Content()); err != nil || len(n.remotes) == 0 {
+	err := n.contents.replace(0, n.set.Content())
+	if errors.Is(err, errStoreAway) {
+		n.unapplied, err = true, nil
+		n.logErrors("content of files waits for the store", errStoreAway)
+	}
+	if err != nil || len(n.remotes) == 0 {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), loadPatience)
@@ -71,7 +77,7 @@ func (n *node) load() error {
 	for i, r := range n.remotes {
 		n.logSource("a source is not served yet", r, errs[i])
 	}
-	if all := n.contents.joined(); len(all.Hosts)+len(all.Redirects) == 0 && n.failing() == len(n.remotes) {
+	if all := n.contents.joined(); n.shared == nil && len(all.Hosts)+len(all.Redirects) == 0 && n.failing() == len(n.remotes) {
 		return &fingerpost.Error{Code: "no_content", Message: "there is nothing to serve: no file has content, and no source could be read", Hint: "the log says what is wrong with each source"}
 	}
 	return nil
