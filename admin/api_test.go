@@ -40,15 +40,18 @@ var people = map[string]store.Token{
 	"node":        {Scope: "node"},
 }
 
-func newTestAPI(t *testing.T) *testAPI {
+func newTestAPI(t *testing.T) *testAPI { return newTestAPIAt(t, nil) }
+
+// newTestAPIAt is one with a clock; nil for that of the machine.
+func newTestAPIAt(t *testing.T, now func() time.Time) *testAPI {
 	t.Helper()
 	ctx := context.Background()
 	dir := t.TempDir()
-	db, err := store.Open(ctx, "sqlite:"+dir, store.Options{})
+	db, err := store.Open(ctx, "sqlite:"+dir, store.Options{Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Store: db, Dir: dir, Metrics: http.NotFoundHandler(), Accept: AcceptByCompiling(db), Node: "n1", Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	s := &Server{Store: db, Dir: dir, Metrics: http.NotFoundHandler(), Accept: AcceptByCompiling(db), Node: "n1", Now: now, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 		Explain: func(_ context.Context, c *fingerpost.Case) (*explain.Explanation, error) {
 			req, err := explain.NewRequest(c, time.Now(), nil)
 			return &explain.Explanation{Request: explain.Request{URL: req.URL()}}, err

@@ -50,7 +50,7 @@ type hostOutput struct {
 func (in *HostInput) pattern() (fingerpost.HostPattern, error) {
 	name, err := fingerpost.ParseHostPattern(in.Host)
 	if err != nil {
-		p := invalidParameter("host", err.Error(), "")
+		p := invalidParameter("host", err.Error(), "a name such as shop.example or *.shop.example")
 		p.Errors[0].Pointer = "host"
 		return "", p
 	}

@@ -56,6 +56,12 @@ func TestBadInputIsAProblemAndChangesNothing(t *testing.T) {
 		{"another scheme", "", "GET", "hosts", "", []string{"Authorization: Basic eA=="}, 401, "unauthorized", "", ""},
 		{"a token of another team", "admin-b", "PUT", "redirects/x?host=a.example", `{"from": "a.example/x", "to": "https://t.example/2"}`, nil, 403, "forbidden", "", ""},
 		{"a host of another team", "admin-b", "DELETE", "hosts/a.example?redirects=delete", "", nil, 403, "forbidden", "", ""},
+		{"rows of another team", "admin-b", "POST", "changesets", `{"from": "b.example/new", "to": "https://t.example/"}` + "\n" + good, []string{asNDJSON}, 403, "forbidden", "", ""},
+		{"an unfinished line", "root", "POST", "changesets", good + "\n" + `{"from": "a.example/new2", "to": "https://t`, []string{asNDJSON}, 422, "invalid", "", "not finished"},
+		{"an unfinished line of many", "root", "POST", "changesets", ruleRows("a.example", 1200) + `{"from": "a.example/new2"`, []string{asNDJSON}, 422, "invalid", "", "not finished"},
+		{"an unfinished array", "root", "POST", "changesets", `[` + good, nil, 422, "invalid", "", ""},
+		{"an unknown field of a row", "root", "POST", "changesets", good + "\n" + `{"from": "a.example/new2", "too": "https://t.example/"}`, []string{asNDJSON}, 422, "invalid", "/too", ""},
+		{"a wrong type in a row", "root", "POST", "changesets", good + "\n" + `{"from": "a.example/new2", "to": "https://t.example/", "status": "301"}`, []string{asNDJSON}, 422, "invalid", "/status", ""},
 		{"a limited token", "reader", "POST", "redirects", good, nil, 403, "forbidden", "", ""},
 		{"a page of another origin", "root", "POST", "redirects", good, []string{"Sec-Fetch-Site: cross-site"}, 403, "forbidden", "", ""},
 		{"redirects go with a host", "root", "DELETE", "hosts/a.example", "", nil, 409, "has_redirects", "", ""},
@@ -64,25 +70,40 @@ func TestBadInputIsAProblemAndChangesNothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			rev := a.rev()
+			before := a.state()
 			r := a.do(tt.who, tt.method, tt.path, tt.body, tt.headers...)
 			p := r.problem(t)
 			if r.StatusCode != tt.status || p.Code != tt.code {
 				t.Fatalf("got %d %s", r.StatusCode, r.body)
 			}
-			pointers, details := "", p.Detail
+			pointers, details, hints := "", p.Detail, p.Hint
 			for _, f := range p.Errors {
 				pointers += f.Pointer + " "
 				details += "\n" + f.Detail
+				hints += f.Hint
+			}
+			if hints == "" {
+				t.Errorf("nothing says what to do: %s", r.body)
 			}
 			if tt.pointer != "" && !strings.Contains(pointers, tt.pointer+" ") || !strings.Contains(details, tt.text) {
 				t.Errorf("no %q at %s: %s", tt.text, tt.pointer, r.body)
 			}
-			if a.rev() != rev {
-				t.Errorf("something has changed")
+			if after := a.state(); after != before {
+				t.Errorf("something has changed from\n%s\nto\n%s", before, after)
 			}
 		})
 	}
+}
+
+// state is all that a request may change: content, history, people, drafts, and what
+// the audit says. That a job has failed is told, and changes nothing.
+func (a *testAPI) state() string {
+	a.Helper()
+	var b strings.Builder
+	for _, list := range []string{"hosts", "redirects", "changes", "drafts", "versions", "sources", "teams", "users", "audit"} {
+		b.WriteString(list + " " + a.must(nil, "GET", list, "").body + "\n")
+	}
+	return b.String()
 }
 
 // endless is a body that must not be read to its end.
@@ -96,30 +117,55 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestLargeBodyIsRefusedEarly streams 2 GB at routes that take one item, and as one
+// row without an end at the one that takes many.
 func TestLargeBodyIsRefusedEarly(t *testing.T) {
 	a := newTestAPI(t)
 	const size = 2 << 30
-	for _, known := range []bool{true, false} {
-		body := new(endless)
-		req, _ := http.NewRequest("POST", a.url+Prefix+"/redirects", io.LimitReader(body, size))
-		req.Header.Set("Authorization", "Bearer "+a.tokens["root"])
-		req.Header.Set("Content-Type", "application/json")
-		if known {
-			req.ContentLength = size
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Logf("known %v: %v", known, err) // the server may hang up before the client has sent what it wants
-		} else {
-			text, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if resp.StatusCode != 413 || !strings.Contains(string(text), "body_too_large") {
-				t.Errorf("known %v: %d %s", known, resp.StatusCode, text)
+	for _, tt := range []struct {
+		path, media string
+		known       bool // the length is said first
+		status      int
+		code        string
+	}{
+		{"redirects", mediaJSON, true, 413, "body_too_large"},
+		{"redirects", mediaJSON, false, 413, "body_too_large"},
+		{"changesets", mediaNDJSON, true, 422, "invalid"},
+		{"changesets", mediaNDJSON, false, 422, "invalid"},
+		{"changesets", mediaCSV, false, 422, "invalid"},
+		{"changesets", mediaJSON, false, 422, "invalid"},
+		{"drafts?team=a", mediaNDJSON, false, 422, "invalid"},
+	} {
+		t.Run(fmt.Sprint(tt.path, " ", tt.media, " ", tt.known), func(t *testing.T) {
+			before := a.state()
+			memory := residentMiB(t)
+			body := new(endless)
+			req, _ := http.NewRequest("POST", a.url+Prefix+"/"+tt.path, io.LimitReader(body, size))
+			req.Header.Set("Authorization", "Bearer "+a.tokens["root"])
+			req.Header.Set("Content-Type", tt.media)
+			if tt.known {
+				req.ContentLength = size
 			}
-		}
-		if n := body.read.Load(); n > 3*maxBody {
-			t.Errorf("known %v: %d bytes were sent", known, n)
-		}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Log(err) // the server may hang up before the client has sent what it wants
+			} else {
+				text, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != tt.status || !strings.Contains(string(text), tt.code) || !strings.Contains(string(text), `"hint"`) {
+					t.Errorf("%d %s", resp.StatusCode, text)
+				}
+			}
+			if n := body.read.Load(); n > 8*maxRow {
+				t.Errorf("%d bytes were sent", n)
+			}
+			if more := residentMiB(t) - memory; more > 100 {
+				t.Errorf("it took %d MiB of memory", more)
+			}
+			if after := a.state(); after != before {
+				t.Errorf("something has changed from\n%s\nto\n%s", before, after)
+			}
+		})
 	}
 }
 

@@ -310,6 +310,35 @@ func (s *Server) Close() {
 	s.jobs.wait.Wait()
 }
 
+// endLeftOver ends the jobs that this node had under way when it was killed, so that
+// nobody waits for them, and a request that is repeated is done anew at once.
+func (s *Server) endLeftOver() {
+	if s.Store == nil {
+		return
+	}
+	ctx := context.Background()
+	all, err := s.Store.Jobs(ctx)
+	for i := 0; err == nil && i < len(all); i++ {
+		var j *Job
+		var record *jobRecord
+		if j, record, err = showJob(&all[i]); err != nil || j.Ended() || j.Node != s.Node {
+			continue
+		}
+		record.Problem = problem(http.StatusServiceUnavailable, "interrupted", "the node ended before the job did; nothing has changed", "send it again")
+		if j.State == JobPublishing {
+			record.Problem = problem(http.StatusServiceUnavailable, "unknown_result", "the node ended while it brought the changes into force: they are all there, or none is", "look at GET changes, or send them again: what is there already is left alone")
+		}
+		var text []byte
+		if text, err = json.Marshal(record); err == nil {
+			all[i].State, all[i].Result = JobFailed, text
+			err = s.Store.PutJob(ctx, all[i])
+		}
+	}
+	if err != nil {
+		s.log().Error("end the jobs that were under way when the node ended", "err", err)
+	}
+}
+
 func (s *Server) runningJob(id string) *job {
 	s.jobs.mu.Lock()
 	defer s.jobs.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"fingerpost"
 	"fingerpost/store"
@@ -137,6 +138,8 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusUnprocessableEntity, "invalid", err.Error(), "")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		p = retryLater(problem(http.StatusServiceUnavailable, "unavailable", "the store cannot be reached; nothing has changed", "try again later; visitors are served meanwhile"), 5)
+	case errors.Is(err, store.ErrFull), errors.Is(err, syscall.ENOSPC):
+		p = retryLater(problem(http.StatusInsufficientStorage, "no_space", "there is no room left on the disk; nothing has changed", "make room on the disk of the store; visitors are served meanwhile"), 60)
 	case errors.Is(err, store.ErrUnknown):
 		p = retryLater(problem(http.StatusServiceUnavailable, "unknown_result", "the store was lost while it wrote: the change is there or not", "repeat the request with the same Idempotency-Key to learn which"), 5)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -198,7 +201,7 @@ func humaProblem(status int, message string, errs []error) *Problem {
 	if status == http.StatusInternalServerError && len(errs) > 0 {
 		return problemOf(errors.Join(errs...))
 	}
-	p := problem(status, "bad_request", message, "")
+	p := problem(status, "bad_request", message, "the shape of requests is in GET /api/v1/openapi.json")
 	switch status {
 	case http.StatusUnprocessableEntity:
 		p.Code, p.Detail = "invalid", "what was sent is not valid; nothing has changed"
@@ -220,7 +223,7 @@ func humaProblem(status int, message string, errs []error) *Problem {
 		}
 		p.Errors = append(p.Errors, Fault{Pointer: pointerOf(detail.Location), Detail: detail.Message, Hint: hintFor(detail.Message)})
 		if strings.HasPrefix(detail.Location, "query.") {
-			p.Hint = ""
+			p.Hint = "the parameters are those of GET /api/v1/openapi.json"
 		}
 	}
 	return p
@@ -232,6 +235,8 @@ func hintFor(message string) string {
 		return "there is no such field: look at its spelling, capitals count"
 	case message == "unknown query parameter":
 		return "there is no such parameter"
+	case strings.HasPrefix(message, "expected "):
+		return "types and limits are in GET /api/v1/openapi.json"
 	}
 	return ""
 }

@@ -27,7 +27,7 @@ func (s *Server) listRedirects(ctx context.Context, in *listRedirectsInput) (*re
 	if in.Host != "" {
 		host, err := fingerpost.ParseHostPattern(in.Host)
 		if err != nil {
-			return nil, invalidParameter("host", err.Error(), "")
+			return nil, invalidParameter("host", err.Error(), "a name such as shop.example or *.shop.example")
 		}
 		q.Prefix = string(host) + "/"
 	}
@@ -44,7 +44,7 @@ type RedirectInput struct {
 
 func (in *RedirectInput) key() (host fingerpost.HostPattern, key string, err error) {
 	if host, err = fingerpost.ParseHostPattern(in.Host); err != nil {
-		return "", "", invalidParameter("host", err.Error(), "")
+		return "", "", invalidParameter("host", err.Error(), "a name such as shop.example or *.shop.example")
 	}
 	return host, store.RedirectKey(host, in.ID), nil
 }

@@ -55,6 +55,7 @@ func (s *Server) Routes() http.Handler {
 func (s *Server) api(mux *http.ServeMux) huma.API {
 	s.writing = make(chan struct{}, 1)
 	s.dropSpools()
+	s.endLeftOver()
 	api := newAPI(mux)
 	api.UseMiddleware(s.admit)
 	const get, put, post, del = http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete

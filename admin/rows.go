@@ -57,15 +57,48 @@ func readRows(contentType string, body io.Reader) (iter.Seq2[row, error], error)
 	if contentType != "" && err != nil {
 		return nil, badMedia(contentType)
 	}
+	b := &rowLimit{r: body, left: betweenRows}
+	var rows iter.Seq2[row, error]
 	switch media {
 	case mediaNDJSON, "application/ndjson", "application/jsonl":
-		return ndjsonRows(body), nil
+		rows = ndjsonRows(b)
 	case mediaCSV:
-		return csvRows(body), nil
+		rows = csvRows(b)
 	case mediaJSON:
-		return jsonRows(body), nil
+		rows = jsonRows(b)
+	default:
+		return nil, badMedia(contentType)
 	}
-	return nil, badMedia(contentType)
+	return func(yield func(row, error) bool) {
+		for r, err := range rows {
+			b.left = betweenRows
+			if !yield(r, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// betweenRows bounds what is read from one row to the next: the decoders of CSV and
+// JSON keep all of a value in memory, however long it gets.
+const betweenRows = 2 * maxRow
+
+type rowLimit struct {
+	r    io.Reader
+	left int
+}
+
+func (l *rowLimit) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, invalid(tooLong())
+	}
+	n, err := l.r.Read(p[:min(len(p), l.left)])
+	l.left -= n
+	return n, err
+}
+
+func tooLong() Fault {
+	return Fault{Code: "too_long", Detail: fmt.Sprintf("a row is over %d bytes", maxRow), Hint: "is a line break or a quote missing?"}
 }
 
 func badMedia(contentType string) error {
@@ -89,7 +122,7 @@ func ndjsonRows(body io.Reader) iter.Seq2[row, error] {
 			text, err := lines.ReadSlice('\n')
 			for long = long[:0]; errors.Is(err, bufio.ErrBufferFull); text, err = lines.ReadSlice('\n') {
 				if long = append(long, text...); len(long) > maxRow {
-					yield(row{}, rowError(n, Fault{Code: "too_long", Detail: fmt.Sprintf("the line is over %d bytes", maxRow)}))
+					yield(row{}, rowError(n, tooLong()))
 					return
 				}
 			}
@@ -170,9 +203,9 @@ func decodeRow(text []byte) (r row, faults []Fault) {
 func syntaxFault(text []byte, err error) Fault {
 	var typed *json.UnmarshalTypeError
 	if errors.As(err, &typed) {
-		return Fault{Code: "bad_row", Detail: "the row is " + typed.Value + ", not an object"}
+		return Fault{Code: "bad_row", Detail: "the row is " + typed.Value + ", not an object", Hint: `a redirect is {"from": …, "to": …}`}
 	}
-	return Fault{Code: "bad_json", Detail: strings.TrimPrefix(err.Error(), "json: ")}
+	return Fault{Code: "bad_json", Detail: strings.TrimPrefix(err.Error(), "json: "), Hint: "each row must be whole, valid JSON"}
 }
 
 // decodeStrict decodes text quickly, and if something is wrong finds out what by
@@ -290,7 +323,7 @@ func csvRows(body io.Reader) iter.Seq2[row, error] {
 func csvError(err error) error {
 	var bad *csv.ParseError
 	if errors.As(err, &bad) {
-		return rowError(int64(bad.Line), Fault{Code: "bad_csv", Detail: bad.Err.Error()})
+		return rowError(int64(bad.Line), Fault{Code: "bad_csv", Detail: bad.Err.Error(), Hint: "commas between fields, and quotes around a field that has a comma, a quote or a line break (RFC 4180)"})
 	}
 	return cutShort(0, err)
 }
@@ -339,7 +372,7 @@ func jsonRows(body io.Reader) iter.Seq2[row, error] {
 			}
 			var syntax *json.SyntaxError
 			if errors.As(err, &syntax) {
-				return yield(row{}, rowError(line, Fault{Code: "bad_json", Detail: syntax.Error()})) && false
+				return yield(row{}, rowError(line, Fault{Code: "bad_json", Detail: syntax.Error(), Hint: "the body must be one JSON array or document; rows one on each line are " + mediaNDJSON})) && false
 			}
 			var p *Problem
 			if !errors.As(err, &p) {

@@ -97,7 +97,8 @@ func (r *Receipt) Changes() int64 { return r.Added + r.Changed + r.Removed }
 // Errors: [ErrFenced]; a [Conflict] if a precondition does not hold, or the item is another
 // source's; [ErrNotFound] for the delete of what is not there; [ErrMoved];
 // [ErrStale]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
-// [ErrUnavailable]: nothing has changed, the database cannot be reached.
+// [ErrUnavailable], [ErrFull]: nothing has changed, the database cannot be reached or
+// has no room.
 // [ErrUnknown]: the database was lost at the commit and did not come back, or ctx
 // ended meanwhile; repeat with the same Key.
 func (db *DB) Commit(ctx context.Context, b Batch) (Receipt, error) {

@@ -16,6 +16,8 @@ type engine interface {
 	read(ctx context.Context, snapshot bool, fn func(tx) error) error
 	// retryable reports whether the same transaction may succeed when it is run again.
 	retryable(err error) bool
+	// full reports whether the disk has no room.
+	full(err error) bool
 	// duplicate reports whether a primary key was there already.
 	duplicate(err error) bool
 	// wake tells other handles that there are new revisions. It may fail, or tell

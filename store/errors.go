@@ -19,11 +19,12 @@ var (
 	ErrKeyReused   = errors.New("idempotency key was used for something else") // with other content in the last 24 hours
 	ErrTooOld      = errors.New("older than what is kept")                     // of a cursor: fetch a snapshot
 	ErrExists      = errors.New("exists already")
-	ErrUnavailable = errors.New("database not available")  // nothing was written; try again later
-	ErrUnknown     = errors.New("result is not known")     // it was written or not: repeat it with the same Key to learn which
-	ErrClosed      = errors.New("store is closed")         // nothing was written
-	ErrFenced      = errors.New("lease is another's")      // the holder has changed
-	ErrCorrupt     = errors.New("checksum does not match") // of a backup or the audit chain
+	ErrUnavailable = errors.New("database not available")                   // nothing was written; try again later
+	ErrUnknown     = errors.New("result is not known")                      // it was written or not: repeat it with the same Key to learn which
+	ErrFull        = errors.New("no room left on the disk of the database") // nothing was written
+	ErrClosed      = errors.New("store is closed")                          // nothing was written
+	ErrFenced      = errors.New("lease is another's")                       // the holder has changed
+	ErrCorrupt     = errors.New("checksum does not match")                  // of a backup or the audit chain
 )
 
 // Conflict says why one change was refused. errors.Is(err, ErrConflict) holds.

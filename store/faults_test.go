@@ -258,7 +258,11 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("mounts a file system")
 	}
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		t.Fatal("a small tmpfs is mounted for this test: run it as root on Linux")
+		const why = "a small tmpfs is mounted for this test: run it as root on Linux"
+		if os.Getenv("CI") != "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
 	}
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", dir).CombinedOutput(); err != nil {
@@ -288,6 +292,9 @@ func TestFullDisk(t *testing.T) {
 		r, err := db.Commit(t.Context(), batch(put(fmt.Sprintf("b/%d", i), big), put(fmt.Sprintf("b/%d-b", i), big)))
 		if err != nil {
 			t.Logf("after %d commits: %v", i, err)
+			if !errors.Is(err, ErrFull) {
+				t.Errorf("a full disk is %v", err)
+			}
 			break
 		}
 		acked = r.Rev

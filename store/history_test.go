@@ -338,3 +338,60 @@ func TestClockThatJumps(t *testing.T) {
 		}
 	})
 }
+
+// TestClockThatJumpsAnHour: leases are fenced, so that two who believe to have one
+// are told apart; what is kept is kept, and what expires does so by the clock as it is.
+func TestClockThatJumpsAnHour(t *testing.T) {
+	onEach(t, func(t *testing.T, db *DB, c *clock) {
+		ctx := t.Context()
+		mine, err := db.Acquire(ctx, "renew", "n1", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Backwards: it is n1's for longer, and nobody else's.
+		c.jump(-time.Hour)
+		if _, err := db.Acquire(ctx, "renew", "n2", time.Minute); !errors.Is(err, ErrFenced) {
+			t.Errorf("taken by n2: %v", err)
+		}
+		if again, err := db.Acquire(ctx, "renew", "n1", time.Minute); err != nil || again.Fence != mine.Fence {
+			t.Errorf("renewed: %+v, %v; it was %+v", again, err, mine)
+		}
+		// Forwards: n2 has it, under a higher fence, and n1 is told so.
+		c.jump(time.Hour)
+		theirs, err := db.Acquire(ctx, "renew", "n2", time.Minute)
+		if err != nil || theirs.Fence <= mine.Fence {
+			t.Errorf("taken over: %+v, %v; before it was %+v", theirs, err, mine)
+		}
+		if err := db.Release(ctx, mine); !errors.Is(err, ErrFenced) {
+			t.Errorf("given back by who had it before: %v", err)
+		}
+		if l, err := db.Acquire(ctx, "renew", "n1", time.Minute); !errors.Is(err, ErrFenced) || l.Holder != "n2" {
+			t.Errorf("taken back: %+v, %v", l, err)
+		}
+
+		b := batch(put("a/1", "x"))
+		b.Key = "k"
+		first, err := db.Commit(ctx, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := stage(t, db, StageOptions{}, many("z", 10, "x"))
+		for _, jump := range []time.Duration{time.Hour, -2 * time.Hour, time.Hour} {
+			c.jump(jump)
+			if again, err := db.Commit(ctx, b); err != nil || !again.Repeated || again.Rev != first.Rev {
+				t.Errorf("repeated: %+v, %v", again, err)
+			}
+			commit(t, db, put("a/2", fmt.Sprint(c.now())))
+			if done, err := db.Tidy(ctx, Retention{}); err != nil || done != (Tidied{}) {
+				t.Errorf("tidied %+v, %v", done, err)
+			}
+		}
+		publish(t, open)
+		if got, want := replay(t, db), content(t, db); got != want {
+			t.Errorf("replayed:\n%s\ncontent:\n%s", got, want)
+		}
+		if _, _, err := db.VerifyAudit(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -96,6 +96,11 @@ func (l *later) duplicate(err error) bool {
 	return away == nil && e.duplicate(err)
 }
 
+func (l *later) full(err error) bool {
+	e, away := l.engine()
+	return away == nil && e.full(err)
+}
+
 func (l *later) wake(ctx context.Context) error {
 	e, err := l.engine()
 	if err != nil {

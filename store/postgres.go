@@ -138,6 +138,11 @@ func (e *postgresEngine) retryable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgx.ErrTxClosed)
 }
 
+func (e *postgresEngine) full(err error) bool {
+	var said *pgconn.PgError
+	return errors.As(err, &said) && said.Code == "53100"
+}
+
 func (e *postgresEngine) duplicate(err error) bool {
 	var said *pgconn.PgError
 	return errors.As(err, &said) && said.Code == "23505"

@@ -198,6 +198,8 @@ func (db *DB) retry(ctx context.Context, fn func(attempt int) error) error {
 		switch {
 		case ctx.Err() != nil:
 			return fail(err)
+		case !unknown && db.engine.full(err):
+			return fmt.Errorf("%w: %w", ErrFull, err)
 		case !db.engine.retryable(err):
 			return fail(err)
 		case time.Since(begin) > db.retryFor && unknown:
