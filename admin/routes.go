@@ -51,7 +51,6 @@ func (s *Server) Routes() http.Handler {
 // whose role counts: that of a team which the handler finds out, or of any.
 func (s *Server) api(mux *http.ServeMux) huma.API {
 	s.writing = make(chan struct{}, 1)
-	s.dropSpools()
 	api := newAPI(mux)
 	api.UseMiddleware(s.admit)
 	const get, put, post, del = http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete

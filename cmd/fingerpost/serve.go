@@ -334,7 +334,9 @@ func (n *node) run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	n.watch(watching)
-	go n.tidy(watching)
+	tidy := time.NewTicker(tidyEvery)
+	defer tidy.Stop()
+	go n.tidy(watching, tidy.C)
 	failed := make(chan error, len(n.listeners))
 	for _, l := range n.listeners {
 		go func() {

@@ -456,19 +456,18 @@ func (n *node) current() *redirect.Table {
 // tidyEvery is how often a store is tidied, by one of its control nodes.
 const tidyEvery = time.Hour
 
-// tidy removes from the store what is older than it has to be, until ctx ends.
-func (n *node) tidy(ctx context.Context) {
+// tidy removes from the store, at each tick, what is older than it has to be, until
+// ctx ends.
+func (n *node) tidy(ctx context.Context, tick <-chan time.Time) {
 	if n.shared == nil || n.shared.db == nil {
 		return
 	}
 	db := n.shared.db
-	tick := time.NewTicker(tidyEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 		}
 		lease, err := db.Acquire(ctx, "tidy", n.id(), tidyEvery/2)
 		if errors.Is(err, store.ErrFenced) {
@@ -476,7 +475,7 @@ func (n *node) tidy(ctx context.Context) {
 		}
 		if err == nil {
 			_, err = db.Tidy(ctx, store.Retention{})
-			err = errors.Join(err, db.Release(ctx, lease))
+			err = errors.Join(err, n.admin.Tidy(ctx), db.Release(ctx, lease))
 		}
 		if err != nil && ctx.Err() == nil {
 			n.log.Warn("the store could not be tidied; it is tried again", "err", err, "in", tidyEvery)
