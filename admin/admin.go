@@ -44,11 +44,14 @@ type Server struct {
 	// Explain tells what a request would be answered and why; nil if this node
 	// does not serve visitors.
 	Explain func(context.Context, *fingerpost.Case) (*explain.Explanation, error)
+	// Sources are those that this node follows, and SourcesChanged is called when
+	// somebody has paused or resumed one, here.
+	Sources        []Source
+	SourcesChanged func()
 	// Feed and Snapshot are what nodes follow, with a token of the scope node; nil
 	// where this node has no feed.
 	Feed, Snapshot http.Handler
-	// Dir is where files of changesets that are under way are kept, and where
-	// Bootstrap writes the first token.
+	// Dir is where Bootstrap writes the first token.
 	Dir string
 	// Node is the name of this node, for jobs.
 	Node string
@@ -62,7 +65,10 @@ type Server struct {
 	phase   atomic.Int32
 	writing chan struct{} // holds one while content is checked and committed
 	logins  limiter
+	hooks   limiter
 	jobs    jobs
+
+	itemCounts itemCounts
 }
 
 // Check is one condition of being ready.

@@ -119,7 +119,7 @@ func (s *Server) mayUseSource(ctx context.Context, p *Principal, in *changesetIn
 	case err != nil:
 		return err
 	case src.Paused && !in.DryRun:
-		return problem(http.StatusConflict, "source_paused", "the source "+in.Source+" is paused", "resume it: POST /api/v1/sources/{label}/resume")
+		return fmt.Errorf("%w: %s", store.ErrPaused, in.Source)
 	case src.Team != "":
 		return authorize(p, Write, src.Team)
 	}
@@ -295,6 +295,9 @@ func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetIn
 		}
 		out := &changesetOutput{Status: http.StatusOK, Body: ChangesetResult{Result: result, DryRun: true, AllowRemoving: much}}
 		return out, j.finish(result, sum)
+	}
+	if j.cancelled() { // since the last row
+		return nil, drop(context.Canceled)
 	}
 	shown := j.show()
 	j.run(func(ctx context.Context) {

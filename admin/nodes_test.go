@@ -50,6 +50,19 @@ func TestChangesetIsRefusedOnceItsBaseMoved(t *testing.T) {
 	}
 }
 
+// underWay waits for a job that stages rows.
+func (a *testAPI) underWay() (id string) {
+	a.Helper()
+	var page Page[Job]
+	for until := time.Now().Add(20 * time.Second); len(page.Items) == 0; {
+		if time.Now().After(until) {
+			a.Fatal("there is no job")
+		}
+		a.must(&page, "GET", "jobs", "")
+	}
+	return page.Items[0].ID
+}
+
 // TestLargeChangesetLooksAtItsBaseOnceMoreAtTheEnd changes something while rows
 // come in.
 func TestLargeChangesetLooksAtItsBaseOnceMoreAtTheEnd(t *testing.T) {
@@ -61,6 +74,7 @@ func TestLargeChangesetLooksAtItsBaseOnceMoreAtTheEnd(t *testing.T) {
 	if _, err := io.WriteString(w, ruleRows("a.example", 1500)); err != nil {
 		t.Fatal(err)
 	}
+	a.underWay()
 	a.put("redirects/other?host=b.example", `{"from": "b.example/other", "to": "https://t.example/"}`)
 	w.Close()
 	r := <-answered
@@ -217,14 +231,7 @@ func TestJobIsCancelledAtAnotherNode(t *testing.T) {
 	if _, err := io.WriteString(w, ruleRows("a.example", 1200)); err != nil {
 		t.Fatal(err)
 	}
-	var page Page[Job]
-	for until := time.Now().Add(20 * time.Second); len(page.Items) == 0 && time.Now().Before(until); {
-		b.must(&page, "GET", "jobs", "")
-	}
-	if len(page.Items) == 0 {
-		t.Fatal("there is no job")
-	}
-	rev, id := a.rev(), page.Items[0].ID
+	rev, id := a.rev(), b.underWay()
 	if r := b.do("publisher-a", "DELETE", "jobs/"+id, ""); r.StatusCode != 403 {
 		t.Errorf("cancelled by somebody else: %d %s", r.StatusCode, r.body)
 	}

@@ -153,6 +153,7 @@ func (n *node) newAdmin() *admin.Server {
 			n.log.Warn("cannot note how far a node is", "err", err)
 		}
 	})
+	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
 	return a
 }
@@ -350,6 +351,9 @@ func (n *node) tableChanged() {
 func (n *node) publish(ctx context.Context, label string, content source.Content) error {
 	db := n.shared.db
 	by := store.Actor{Who: label}
+	if s, err := db.Source(ctx, label); err == nil && s.Paused { // publishing would say so, too late
+		return fmt.Errorf("%w: %s", store.ErrPaused, label)
+	}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
 		return err
@@ -370,6 +374,9 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev})
 		}
 		if err == nil {
+			if receipt.Changes() > 0 {
+				n.contents.kept.published(label, receipt.Rev)
+			}
 			if err = n.reach(ctx, receipt.Rev); errors.Is(err, store.ErrMoved) {
 				err = nil // and further
 			}
