@@ -40,11 +40,6 @@ func (s *Server) Commit(ctx context.Context, b store.Batch) (store.Receipt, erro
 			return err
 		}
 		b.Base = base
-		if b.Key != "" {
-			// The store tells a repeated call by its content, Base included, and
-			// the first call had another base.
-			b.Base = 0
-		}
 		receipt, err = s.Store.Commit(ctx, b)
 		return err
 	})

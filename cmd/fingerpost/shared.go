@@ -215,6 +215,7 @@ func (n *node) newAdmin() (*admin.Server, error) {
 		}
 	}
 	a.Feed = replica.FeedHandler(s.feed(), n.followed)
+	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
 	return a, nil
 }
@@ -468,6 +469,9 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		}
 	}()
 	by := store.Actor{Who: label}
+	if s, err := db.Source(ctx, label); err == nil && s.Paused { // publishing would say so, too late
+		return fmt.Errorf("%w: %s", store.ErrPaused, label)
+	}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
 		return err
@@ -488,6 +492,9 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev})
 		}
 		if err == nil {
+			if receipt.Changes() > 0 {
+				n.contents.kept.published(label, receipt.Rev)
+			}
 			if err = n.reach(ctx, receipt.Rev); errors.Is(err, store.ErrMoved) {
 				err = nil // and further
 			}
@@ -568,19 +575,18 @@ func (n *node) current() *redirect.Table {
 // tidyEvery is how often a store is tidied, by one of its control nodes.
 const tidyEvery = time.Hour
 
-// tidy removes from the store what is older than it has to be, until ctx ends.
-func (n *node) tidy(ctx context.Context) {
+// tidy removes from the store, at each tick, what is older than it has to be, until
+// ctx ends.
+func (n *node) tidy(ctx context.Context, tick <-chan time.Time) {
 	if n.shared == nil || n.shared.db == nil {
 		return
 	}
 	db := n.shared.db
-	tick := time.NewTicker(tidyEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 		}
 		lease, err := db.Acquire(ctx, "tidy", n.o.name, tidyEvery/2)
 		if errors.Is(err, store.ErrFenced) {
@@ -588,7 +594,7 @@ func (n *node) tidy(ctx context.Context) {
 		}
 		if err == nil {
 			_, err = db.Tidy(ctx, store.Retention{})
-			err = errors.Join(err, db.Release(ctx, lease))
+			err = errors.Join(err, n.admin.Tidy(ctx), db.Release(ctx, lease))
 		}
 		if err != nil && ctx.Err() == nil {
 			n.log.Warn("the store could not be tidied; it is tried again", "err", err, "in", tidyEvery)
