@@ -46,6 +46,64 @@ func (s *Server) Commit(ctx context.Context, b store.Batch) (store.Receipt, erro
 	return receipt, err
 }
 
+// commitWith commits the one change of b together with what goes with it, which with
+// gives as it is at the moment: staged, where it is more than a batch takes. Other
+// writes of this Server wait meanwhile.
+func (s *Server) commitWith(ctx context.Context, b store.Batch, with func(context.Context) iter.Seq2[store.Change, error]) (store.Receipt, error) {
+	own := b.Changes[0]
+	few := []store.Change{own}
+	for c, err := range with(ctx) {
+		if err != nil {
+			return store.Receipt{}, err
+		}
+		if few = append(few, c); len(few) > store.MaxChanges {
+			break
+		}
+	}
+	if len(few) <= store.MaxChanges {
+		b.Changes = few
+		return s.Commit(ctx, b)
+	}
+	var receipt store.Receipt
+	err := s.serialised(ctx, func(base int64) error {
+		// What is staged has no preconditions: they are looked at here, at the base
+		// that it is published on.
+		now, err := s.get(ctx, own.Item.Kind, own.Item.Key)
+		if err == nil {
+			err = own.Allowed(now)
+		}
+		if err != nil {
+			return err
+		}
+		c, err := s.Store.Stage(ctx, store.StageOptions{Source: now.Source, Take: true, Actor: b.Actor, Note: b.Note})
+		if err != nil {
+			return err
+		}
+		_, err = c.Add(ctx, func(yield func(store.Change, error) bool) {
+			if !yield(store.Change{Op: own.Op, Item: own.Item}, nil) {
+				return
+			}
+			for change, err := range with(ctx) {
+				change.If = 0
+				if !yield(change, err) {
+					return
+				}
+			}
+		})
+		if err == nil {
+			err = s.accept(ctx, Proposal{Base: base, Changes: c.Each(ctx), Changeset: c})
+		}
+		if err == nil {
+			receipt, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Key: b.Key, Sum: b.Sum, Base: base})
+		}
+		if err != nil {
+			return errors.Join(err, c.Cancel(context.WithoutCancel(ctx)))
+		}
+		return nil
+	})
+	return receipt, err
+}
+
 // serialised runs fn for the newest revision, one at a time in this process, and
 // again while it gives store.ErrMoved.
 func (s *Server) serialised(ctx context.Context, fn func(base int64) error) error {

@@ -359,7 +359,15 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		return err
 	}
 	defer set.Cancel(context.WithoutCancel(ctx)) // without effect on one that is published
-	changes := itemsOf(label, content)
+	owners := admin.NewOwners(db)
+	if err := owners.Load(ctx); err != nil {
+		return err
+	}
+	moved, err := owners.Replace(ctx, label, content.Hosts)
+	if err != nil {
+		return err
+	}
+	changes := owners.Label(ctx, itemsOf(label, content))
 	if _, err := set.Add(ctx, changes); err != nil {
 		return err
 	}
@@ -376,6 +384,13 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		if err == nil {
 			if receipt.Changes() > 0 {
 				n.contents.kept.published(label, receipt.Rev)
+			}
+			if len(moved) > 0 {
+				if _, rev, err := admin.Relabel(ctx, db, by, moved); err != nil {
+					n.log.Error("give redirects the team of their host; it is tried again", "err", err)
+				} else {
+					receipt.Rev = max(receipt.Rev, rev)
+				}
 			}
 			if err = n.reach(ctx, receipt.Rev); errors.Is(err, store.ErrMoved) {
 				err = nil // and further
