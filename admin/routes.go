@@ -35,6 +35,8 @@ func (s *Server) Routes() http.Handler {
 		mux.Handle("/v1/feed", s.forNodes(s.Feed))
 		mux.Handle("/v1/snapshot", s.forNodes(s.Snapshot))
 	}
+	mux.HandleFunc("GET /{$}", s.showHome)
+	mux.HandleFunc("POST /logout", s.leave)
 	mux.HandleFunc("GET /login", s.showLogin)
 	mux.HandleFunc("GET /login/oidc", s.startOIDC)
 	mux.HandleFunc("GET "+oidcCallback, s.finishOIDC)
