@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
 	"slices"
+	"strings"
 
 	"fingerpost"
 	"fingerpost/redirect"
@@ -142,63 +144,98 @@ func each(changes []store.Change) iter.Seq2[store.Change, error] {
 }
 
 // AcceptByCompiling gives an Accept that reads all content for each proposal and
-// compiles it: for tests, tools and small stores. A node asks its replica
-// instead, which has the content compiled already.
+// compiles it: where a node's own copy, which has the content compiled already,
+// cannot answer. It holds all hosts and redirects in memory, once, beside the table.
 func AcceptByCompiling(db *store.DB) func(context.Context, Proposal) error {
 	return func(ctx context.Context, p Proposal) error {
-		type name struct{ kind, key string }
-		items := map[name]store.Item{}
+		var c merged
+		changes, err := p.inOrder(ctx)
+		if err != nil {
+			return err
+		}
+		next, stop := iter.Pull2(changes)
+		defer stop()
+		change, err, more := next()
+		// upTo takes the changes up to an item, and reports whether one is of that item.
+		upTo := func(kind, key string) (same bool, failed error) {
+			for more && err == nil {
+				order := cmp.Or(strings.Compare(change.Item.Kind, kind), strings.Compare(change.Item.Key, key))
+				if order > 0 {
+					break
+				}
+				if change.Op == store.Put {
+					err = c.add(&change.Item)
+				}
+				same = order == 0
+				if err == nil {
+					change, err, more = next()
+				}
+			}
+			return same, err
+		}
 		if err := db.View(ctx, func(v *store.View) error {
 			if v.Head.Rev != p.Base {
 				return store.ErrMoved
 			}
 			for _, kind := range []string{store.KindHost, store.KindRedirect} {
 				if err := v.Scan(kind, func(it *store.Item) error {
-					items[name{it.Kind, it.Key}] = *it
-					return nil
+					same, err := upTo(it.Kind, it.Key)
+					if err != nil || same || p.Replaces && it.Source == p.Source && (len(p.Kinds) == 0 || slices.Contains(p.Kinds, it.Kind)) {
+						return err
+					}
+					return c.add(it)
 				}); err != nil {
 					return err
 				}
 			}
-			return nil
+			_, err := upTo("\xff", "")
+			return err
 		}); err != nil {
 			return err
 		}
-		named := map[name]bool{}
-		for c, err := range p.Changes {
-			if err != nil {
-				return err
-			}
-			n := name{c.Item.Kind, c.Item.Key}
-			named[n] = true
-			if delete(items, n); c.Op == store.Put {
-				items[n] = c.Item
-			}
-		}
-		for n, it := range items {
-			if p.Replaces && it.Source == p.Source && !named[n] && (len(p.Kinds) == 0 || slices.Contains(p.Kinds, n.kind)) {
-				delete(items, n)
-			}
-		}
-		var hosts []fingerpost.Host
-		var redirects []fingerpost.Redirect
-		for _, it := range items {
-			switch it.Kind {
-			case store.KindHost:
-				h, err := it.Host()
-				if err != nil {
-					return err
-				}
-				hosts = append(hosts, *h)
-			case store.KindRedirect:
-				r, err := it.Redirect()
-				if err != nil {
-					return err
-				}
-				redirects = append(redirects, *r)
-			}
-		}
-		_, err := redirect.Compile(hosts, redirects)
+		_, err = redirect.Compile(c.hosts, c.redirects)
 		return err
 	}
+}
+
+// inOrder gives the changes in the order of kind and key, as the store has items.
+func (p *Proposal) inOrder(ctx context.Context) (iter.Seq2[store.Change, error], error) {
+	if p.Changeset != nil {
+		return p.Changeset.Each(ctx), nil
+	}
+	var few []store.Change
+	for c, err := range p.Changes {
+		if err != nil {
+			return nil, err
+		}
+		few = append(few, c)
+	}
+	slices.SortFunc(few, func(a, b store.Change) int {
+		return cmp.Or(strings.Compare(a.Item.Kind, b.Item.Kind), strings.Compare(a.Item.Key, b.Item.Key))
+	})
+	return each(few), nil
+}
+
+// merged is content with the changes of a proposal.
+type merged struct {
+	hosts     []fingerpost.Host
+	redirects []fingerpost.Redirect
+}
+
+func (m *merged) add(it *store.Item) error {
+	switch it.Kind {
+	case store.KindHost:
+		h, err := it.Host()
+		if err != nil {
+			return err
+		}
+		m.hosts = append(m.hosts, *h)
+	case store.KindRedirect:
+		r, err := it.Redirect()
+		if err != nil {
+			return err
+		}
+		m.redirects = append(m.redirects, *r)
+	}
+	return nil
 }
