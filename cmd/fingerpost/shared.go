@@ -275,24 +275,46 @@ func (n *node) accept(ctx context.Context, p admin.Proposal) error {
 	if err := n.reach(ctx, p.Base); err != nil {
 		return err
 	}
-	const few = 10_000
-	var list []replica.Change
-	for c, err := range p.Changes {
-		if err != nil {
-			return err
-		}
-		if list = append(list, replica.Change{Op: replica.Op(c.Op), Item: replica.Item(c.Item)}); len(list) > few {
-			break
-		}
+	list, err := few(ctx, &p)
+	if err != nil {
+		return err
 	}
-	if p.Replaces || len(list) > few {
-		return admin.AcceptByCompiling(s.db)(ctx, p)
+	if list != nil {
+		err = s.replica.Check(list)
 	}
-	err := s.replica.Check(list)
-	if errors.Is(err, replica.ErrNoState) {
+	if list == nil || errors.Is(err, replica.ErrNoState) {
 		return admin.AcceptByCompiling(s.db)(ctx, p)
 	}
 	return err
+}
+
+// few gives the changes of a proposal, those that change something, if they are so few
+// that they are checked beside what is compiled already; nil if not.
+func few(ctx context.Context, p *admin.Proposal) ([]replica.Change, error) {
+	const most = 10_000
+	list := []replica.Change{}
+	add := func(c *store.Change) {
+		list = append(list, replica.Change{Op: replica.Op(c.Op), Item: replica.Item(c.Item)})
+	}
+	if p.Changeset != nil {
+		different, err := p.Changeset.Differences(ctx, most)
+		if errors.Is(err, store.ErrTooLarge) {
+			return nil, nil
+		}
+		for i := range different {
+			add(&different[i])
+		}
+		return list, err
+	}
+	for c, err := range p.Changes {
+		if err != nil {
+			return nil, err
+		}
+		if add(&c); len(list) > most {
+			return nil, nil
+		}
+	}
+	return list, nil
 }
 
 // reach waits until the node's own copy is at a revision.
