@@ -249,6 +249,7 @@ func (s *Server) commitSmall(ctx context.Context, j *job, a *assembly, in *chang
 		if r, err = s.Commit(ctx, b); err != nil {
 			return nil, err
 		}
+		s.relabel(ctx, a.p.actor(), a.moved, &r)
 	} else if r.Rev, err = s.newest(ctx); err != nil {
 		return nil, err
 	}
@@ -354,6 +355,8 @@ func (w *staged) bringIntoForce(ctx context.Context, j *job) (Result, error) {
 	})
 	if err != nil || w.dryRun {
 		err = errors.Join(err, w.c.Cancel(context.WithoutCancel(ctx)))
+	} else {
+		w.s.relabel(ctx, w.a.p.actor(), w.a.moved, &r)
 	}
 	return resultOf(r), err
 }

@@ -286,8 +286,9 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 		return s.notePublished(ctx, d, r)
 	}
 	var r store.Receipt
+	var a *assembly
 	err = s.serialised(ctx, func(base int64) error {
-		a := s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
+		a = s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
 		var conflicts store.Conflicts
 		for change, err := range c.Each(ctx) {
 			if err != nil {
@@ -304,6 +305,9 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 			team := change.Item.Team
 			if now != nil {
 				team = now.Team
+			}
+			if change.Item.Kind == store.KindHost {
+				a.moves(change.Item.Key)
 			}
 			if change.Op == store.Delete && now != nil && now.Kind == store.KindRedirect {
 				a.removed[team]++
@@ -327,6 +331,7 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	s.relabel(ctx, p.actor(), a.moved, &r)
 	return s.notePublished(ctx, d, r)
 }
 

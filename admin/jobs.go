@@ -462,8 +462,9 @@ func (s *Server) dropStaged(ctx context.Context, record *jobRecord) (published b
 	return false, err
 }
 
-// Tidy ends the jobs of nodes that were lost. One control node calls it once in a
-// while; who asks for such a job ends it, too.
+// Tidy ends the jobs of nodes that were lost, and gives redirects the team of their
+// host where a node was lost before it did. One control node calls it once in a while;
+// who asks for such a job ends it, too.
 func (s *Server) Tidy(ctx context.Context) error {
 	all, err := s.Store.Jobs(ctx)
 	for i := range all {
@@ -473,7 +474,8 @@ func (s *Server) Tidy(ctx context.Context) error {
 		}
 		err = errors.Join(err, bad)
 	}
-	return err
+	_, _, bad := Relabel(ctx, s.Store, store.Actor{Who: "tidy"}, nil)
+	return errors.Join(err, bad)
 }
 
 func showJob(v *store.Job) (*Job, *jobRecord, error) {

@@ -38,6 +38,8 @@ func (s *Server) Routes() http.Handler {
 	if s.Store == nil {
 		return mux
 	}
+	mux.HandleFunc("GET /{$}", s.showHome)
+	mux.HandleFunc("POST /logout", s.leave)
 	mux.HandleFunc("GET /login", s.showLogin)
 	mux.HandleFunc("GET /login/oidc", s.startOIDC)
 	mux.HandleFunc("GET "+oidcCallback, s.finishOIDC)

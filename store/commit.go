@@ -407,7 +407,7 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		now := a.items[itemName{c.Item.Kind, c.Item.Key}]
-		if err := c.allowed(now); err != nil {
+		if err := c.Allowed(now); err != nil {
 			return Receipt{}, err
 		}
 		if c.Op == Delete || now == nil || !now.sameAs(&c.Item) {
@@ -434,8 +434,9 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	return r, nil
 }
 
-// allowed reports why c may not be done to now.
-func (c *Change) allowed(now *Item) error {
+// Allowed reports why c may not be done to what the item is now, nil if there is
+// none: a [Conflict], or [ErrNotFound].
+func (c *Change) Allowed(now *Item) error {
 	conflict := func(format string, args ...any) error {
 		return &Conflict{Kind: c.Item.Kind, Key: c.Item.Key, Want: c.If, Now: now, Reason: fmt.Sprintf(format, args...)}
 	}

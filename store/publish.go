@@ -137,27 +137,68 @@ func (c *Changeset) foreign(ctx context.Context, t tx) error {
 	return all
 }
 
-// publishSmall writes what a Batch of the differences would.
-func (c *Changeset) publishSmall(ctx context.Context, t tx, a *applying, kinds []string, r *Receipt) error {
-	p := &pending{Batch: Batch{Actor: c.Actor, Note: c.Note}, ownKey: true}
-	err := each(ctx, t, func(r rows) error {
+// differences gives each change that publishing makes: those staged that are not so
+// already, then the deletes of what is left over of kinds.
+func (c *Changeset) differences(ctx context.Context, t tx, kinds []string, fn func(Change) error) error {
+	if err := each(ctx, t, func(r rows) error {
 		var change Change
-		err := scanStaged(r, &change)
-		p.Changes = append(p.Changes, change)
-		return err
+		if err := scanStaged(r, &change); err != nil {
+			return err
+		}
+		return fn(change)
 	}, `SELECT s.op, s.kind, s.key, s.since, s.source, s.team, s.value `+joinStaged+`
-		AND (s.op = 'put' AND (i.key IS NULL OR `+differs+`) OR s.op = 'delete' AND i.key IS NOT NULL) ORDER BY s.changeset, s.kind, s.key`, c.ID)
-	if err != nil {
+		AND (s.op = 'put' AND (i.key IS NULL OR `+differs+`) OR s.op = 'delete' AND i.key IS NOT NULL) ORDER BY s.changeset, s.kind, s.key`, c.ID); err != nil {
 		return err
 	}
 	for _, kind := range kinds {
 		if err := each(ctx, t, func(r rows) error {
 			change := Change{Op: Delete, Item: Item{Kind: kind}}
-			p.Changes = append(p.Changes, change)
-			return r.Scan(&p.Changes[len(p.Changes)-1].Item.Key)
+			if err := r.Scan(&change.Item.Key); err != nil {
+				return err
+			}
+			return fn(change)
 		}, `SELECT i.key FROM items i WHERE `+leftOver+` ORDER BY i.source, i.kind, i.key`, c.Source, kind, c.ID); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Differences lists the changes that publishing would make now, as far as they are
+// not more than most: then it is ErrTooLarge. However much is staged, it holds in
+// memory only what is different.
+func (c *Changeset) Differences(ctx context.Context, most int) (list []Change, err error) {
+	if err := c.db.engine.beforeCompare(ctx, c.Count); err != nil {
+		return nil, err
+	}
+	err = c.db.read(ctx, true, func(t tx) error {
+		list = nil
+		var kinds []string
+		if c.Mode == Replace {
+			var err error
+			if kinds, err = c.replaced(ctx, t); err != nil {
+				return err
+			}
+		}
+		return c.differences(ctx, t, kinds, func(change Change) error {
+			if len(list) == most {
+				return fmt.Errorf("%w: more than %d", ErrTooLarge, most)
+			}
+			list = append(list, change)
+			return nil
+		})
+	})
+	return list, err
+}
+
+// publishSmall writes what a Batch of the differences would.
+func (c *Changeset) publishSmall(ctx context.Context, t tx, a *applying, kinds []string, r *Receipt) error {
+	p := &pending{Batch: Batch{Actor: c.Actor, Note: c.Note}, ownKey: true}
+	if err := c.differences(ctx, t, kinds, func(change Change) error {
+		p.Changes = append(p.Changes, change)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if err := a.read(t, []*pending{p}, 0); err != nil {
 		return err

@@ -76,6 +76,48 @@ func opsOf(t testing.TB, db *DB, rev int64) string {
 	return strings.Join(ops, ", ")
 }
 
+func TestDifferencesAreWhatPublishingWouldChange(t *testing.T) {
+	onEach(t, func(t *testing.T, db *DB, _ *clock) {
+		publish(t, stage(t, db, StageOptions{}, many("a", 50, "x")))
+		commit(t, db, Change{Op: Put, Item: Item{Kind: KindRedirect, Key: "z", Value: value("x"), Source: "git"}})
+		for _, tt := range []struct {
+			mode Mode
+			want string
+		}{
+			{Merge, "put a/000003, delete a/000007, put b"},
+			{Replace, "put a/000003, delete a/000007, put b, delete a/000049"},
+		} {
+			c := stage(t, db, StageOptions{Mode: tt.mode}, func(yield func(Change, error) bool) {
+				for change := range many("a", 49, "x") {
+					switch change.Item.Key {
+					case "a/000003":
+						change.Item.Value = value("y")
+					case "a/000007":
+						change = remove("a/000007")
+					}
+					if !yield(change, nil) {
+						return
+					}
+				}
+			}, changes(put("b", "x")))
+			list, err := c.Differences(t.Context(), 4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, change := range list {
+				got = append(got, string(change.Op)+" "+change.Item.Key)
+			}
+			if strings.Join(got, ", ") != tt.want {
+				t.Errorf("%s: %v, want %s", tt.mode, got, tt.want)
+			}
+			if _, err := c.Differences(t.Context(), len(list)-1); !errors.Is(err, ErrTooLarge) {
+				t.Errorf("%s: one too many: %v", tt.mode, err)
+			}
+		}
+	})
+}
+
 func TestSmallChangesetIsToldOneByOne(t *testing.T) {
 	onEach(t, func(t *testing.T, db *DB, _ *clock) {
 		commit(t, db, put("a/1", "x"), put("a/2", "x"), put("a/3", "x"))

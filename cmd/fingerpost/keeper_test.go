@@ -190,3 +190,36 @@ func TestAPauseAtOneNodeHoldsAtAnother(t *testing.T) {
 	a.leads("u.test", "/x", "https://two.test/")
 	b.leads("u.test", "/x", "https://two.test/")
 }
+
+// TestRedirectsOfAFileStandWithTheTeamOfAHostOfTheAPI: the file does not name the
+// host, and is applied again and again.
+func TestRedirectsOfAFileStandWithTheTeamOfAHostOfTheAPI(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.json")
+	write := func(to string) {
+		writeRulesFile(t, file, `{"redirects": [{"id": "x", "from": "a.test/x", "to": "`+to+`"}, {"id": "y", "from": "w.b.test/y", "to": "`+to+`"}]}`)
+	}
+	write("https://one.test/")
+	n := startNode(t, t.TempDir(), func(o *options) { o.redirects = []string{file} })
+	n.api("PUT", "/hosts/a.test", map[string]string{"team": "one"}, nil)
+	n.api("PUT", "/hosts/*.b.test", map[string]string{"team": "one"}, nil)
+	team := func(want string) {
+		t.Helper()
+		for _, path := range []string{"/redirects/x?host=a.test", "/redirects/y?host=w.b.test"} {
+			var r admin.RedirectResource
+			n.api("GET", path, nil, &r)
+			if r.Team != want {
+				t.Errorf("%s stands with the team %q, want %q", path, r.Team, want)
+			}
+		}
+	}
+	team("one")
+	write("https://two.test/")
+	n.leads("a.test", "/x", "https://two.test/")
+	team("one")
+	n.api("PUT", "/hosts/a.test", map[string]string{"team": "two"}, nil)
+	n.api("PUT", "/hosts/*.b.test", map[string]string{"team": "two"}, nil)
+	team("two")
+	write("https://three.test/")
+	n.leads("a.test", "/x", "https://three.test/")
+	team("two")
+}

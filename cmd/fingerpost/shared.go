@@ -387,24 +387,46 @@ func (n *node) accept(ctx context.Context, p admin.Proposal) error {
 	if err := n.reach(ctx, p.Base); err != nil {
 		return err
 	}
-	const few = 10_000
-	var list []replica.Change
-	for c, err := range p.Changes {
-		if err != nil {
-			return err
-		}
-		if list = append(list, replica.Change{Op: replica.Op(c.Op), Item: replica.Item(c.Item)}); len(list) > few {
-			break
-		}
+	list, err := few(ctx, &p)
+	if err != nil {
+		return err
 	}
-	if p.Replaces || len(list) > few {
-		return admin.AcceptByCompiling(s.db)(ctx, p)
+	if list != nil {
+		err = s.replica.Check(list)
 	}
-	err := s.replica.Check(list)
-	if errors.Is(err, replica.ErrNoState) {
+	if list == nil || errors.Is(err, replica.ErrNoState) {
 		return admin.AcceptByCompiling(s.db)(ctx, p)
 	}
 	return err
+}
+
+// few gives the changes of a proposal, those that change something, if they are so few
+// that they are checked beside what is compiled already; nil if not.
+func few(ctx context.Context, p *admin.Proposal) ([]replica.Change, error) {
+	const most = 10_000
+	list := []replica.Change{}
+	add := func(c *store.Change) {
+		list = append(list, replica.Change{Op: replica.Op(c.Op), Item: replica.Item(c.Item)})
+	}
+	if p.Changeset != nil {
+		different, err := p.Changeset.Differences(ctx, most)
+		if errors.Is(err, store.ErrTooLarge) {
+			return nil, nil
+		}
+		for i := range different {
+			add(&different[i])
+		}
+		return list, err
+	}
+	for c, err := range p.Changes {
+		if err != nil {
+			return nil, err
+		}
+		if add(&c); len(list) > most {
+			return nil, nil
+		}
+	}
+	return list, nil
 }
 
 // reach waits until the node's own copy is at a revision.
@@ -477,7 +499,15 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		return err
 	}
 	defer set.Cancel(context.WithoutCancel(ctx)) // without effect on one that is published
-	changes := itemsOf(label, content)
+	owners := admin.NewOwners(db)
+	if err := owners.Load(ctx); err != nil {
+		return err
+	}
+	moved, err := owners.Replace(ctx, label, content.Hosts)
+	if err != nil {
+		return err
+	}
+	changes := owners.Label(ctx, itemsOf(label, content))
 	if _, err := set.Add(ctx, changes); err != nil {
 		return err
 	}
@@ -494,6 +524,13 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		if err == nil {
 			if receipt.Changes() > 0 {
 				n.contents.kept.published(label, receipt.Rev)
+			}
+			if len(moved) > 0 {
+				if _, rev, err := admin.Relabel(ctx, db, by, moved); err != nil {
+					n.log.Error("give redirects the team of their host; it is tried again", "err", err)
+				} else {
+					receipt.Rev = max(receipt.Rev, rev)
+				}
 			}
 			if err = n.reach(ctx, receipt.Rev); errors.Is(err, store.ErrMoved) {
 				err = nil // and further
