@@ -327,7 +327,7 @@ func (w *staged) bringIntoForce(ctx context.Context, j *job) (Result, error) {
 		return Result{}, errors.Join(err, w.c.Cancel(context.WithoutCancel(ctx)))
 	}
 	var r store.Receipt
-	err := w.s.serialised(ctx, func(base int64) error {
+	err := w.s.patiently(ctx, func(base int64) error {
 		err := w.s.accept(ctx, Proposal{Base: base, Changes: w.c.Each(ctx), Changeset: w.c, Replaces: w.c.Mode == store.Replace, Source: w.c.Source, Kinds: w.c.Kinds})
 		if err != nil {
 			return err

@@ -160,6 +160,12 @@ func retryLater(p *Problem, seconds int) *Problem {
 	return p
 }
 
+// CatchingUp is the problem of a write that comes while the node is busy with what
+// came before it.
+func CatchingUp(why string) *Problem {
+	return retryLater(problem(http.StatusServiceUnavailable, "catching_up", why+"; nothing has changed by this", "send it again in a moment"), 2)
+}
+
 // conflictProblem tells a precondition that does not hold from an item that is
 // another's.
 func conflictProblem(c *store.Conflict) *Problem {

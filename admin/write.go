@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"fingerpost"
 	"fingerpost/redirect"
@@ -106,15 +107,37 @@ func (s *Server) commitWith(ctx context.Context, b store.Batch, with func(contex
 	return receipt, err
 }
 
+// patience is how long a request waits for another write to end.
+const patience = 10 * time.Second
+
 // serialised runs fn for the newest revision, one at a time in this process, and
 // again while it gives store.ErrMoved.
 func (s *Server) serialised(ctx context.Context, fn func(base int64) error) error {
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-wait.C:
+		return CatchingUp("another write is under way")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.again(ctx, fn)
+}
+
+// patiently is serialised for a job, which waits for as long as it takes.
+func (s *Server) patiently(ctx context.Context, fn func(base int64) error) error {
 	select {
 	case s.writing <- struct{}{}:
 		defer func() { <-s.writing }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return s.again(ctx, fn)
+}
+
+func (s *Server) again(ctx context.Context, fn func(base int64) error) error {
 	for i := 0; ; i++ {
 		head, err := s.Store.Head(ctx)
 		if err != nil {
@@ -122,6 +145,11 @@ func (s *Server) serialised(ctx context.Context, fn func(base int64) error) erro
 		}
 		if err := fn(head.Rev); !errors.Is(err, store.ErrMoved) || i == attempts {
 			return err
+		}
+		select {
+		case <-time.After(time.Duration(i) * 10 * time.Millisecond): // at once the first time
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
