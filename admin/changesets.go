@@ -130,8 +130,10 @@ func (s *Server) mayUseSource(ctx context.Context, p *Principal, in *changesetIn
 func (s *Server) takeChangeset(ctx context.Context, j *job, a *assembly, in *changesetInput, rows iter.Seq2[row, error], digest *digest) (*changesetOutput, error) {
 	next, stop := iter.Pull2(a.changes(ctx, rows, j))
 	defer stop()
+	const most = 4 << 20 // bytes of them; one row may be as long
 	var first []store.Change
-	for len(first) <= store.MaxChanges {
+	small, bytes := true, 0
+	for small {
 		c, err, ok := next()
 		if err != nil {
 			return nil, err
@@ -140,8 +142,10 @@ func (s *Server) takeChangeset(ctx context.Context, j *job, a *assembly, in *cha
 			break
 		}
 		first = append(first, c)
+		bytes += len(c.Item.Value)
+		small = len(first) <= store.MaxChanges && bytes <= most
 	}
-	if len(first) <= store.MaxChanges && !in.DryRun {
+	if small && !in.DryRun {
 		changes, err := a.withLeftOver(ctx, first)
 		if err != nil {
 			return nil, err
