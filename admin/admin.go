@@ -44,6 +44,10 @@ type Server struct {
 	// Explain tells what a request would be answered and why; nil if this node
 	// does not serve visitors.
 	Explain func(context.Context, *fingerpost.Case) (*explain.Explanation, error)
+	// Sources are those that this node follows, and SourcesChanged is called when
+	// somebody has paused or resumed one, here.
+	Sources        []Source
+	SourcesChanged func()
 	// Feed and Snapshot are what nodes follow, with a token of the scope node; nil
 	// where this node has no feed.
 	Feed, Snapshot http.Handler
@@ -52,8 +56,7 @@ type Server struct {
 	NodeToken, LocalToken string
 	// Debug gives what /debug/status shows, as JSON; nil for nothing.
 	Debug func() any
-	// Dir is where files of changesets that are under way are kept, and where
-	// Bootstrap writes the first token.
+	// Dir is where Bootstrap writes the first token.
 	Dir string
 	// Node is the name of this node, for jobs.
 	Node string
@@ -67,7 +70,10 @@ type Server struct {
 	phase   atomic.Int32
 	writing chan struct{} // holds one while content is checked and committed
 	logins  limiter
+	hooks   limiter
 	jobs    jobs
+
+	itemCounts itemCounts
 }
 
 // Check is one condition of being ready.

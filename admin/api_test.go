@@ -89,6 +89,20 @@ func newTestAPIAt(t *testing.T, now func() time.Time) *testAPI {
 	return a
 }
 
+// another is a second control node on the same store.
+func (a *testAPI) another() *testAPI {
+	a.Helper()
+	s := &Server{Store: a.Store, Dir: a.T.TempDir(), Metrics: http.NotFoundHandler(), Accept: a.Accept, Node: "n2", Log: a.Log, Now: a.Now}
+	h := httptest.NewServer(s.Routes())
+	s.URL = h.URL
+	a.Cleanup(func() {
+		h.CloseClientConnections()
+		s.Close()
+		h.Close()
+	})
+	return &testAPI{T: a.T, Server: s, url: h.URL, tokens: a.tokens}
+}
+
 type testWriter struct{ testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {

@@ -33,6 +33,13 @@ type assembly struct {
 	removed map[string]int64 // redirects that are removed, by team
 	deleted int64            // items that are removed
 	put     int64
+	moved   []fingerpost.HostPattern // hosts that get another owner, or have none any more; see Relabel
+}
+
+func (a *assembly) moves(host string) {
+	if len(a.moved) <= manyMoved {
+		a.moved = append(a.moved, fingerpost.HostPattern(host))
+	}
 }
 
 func (s *Server) newAssembly(p *Principal, in *changesetInput) *assembly {
@@ -207,6 +214,9 @@ func (a *assembly) putHost(ctx context.Context, h *fingerpost.Host) (store.Chang
 			return store.Change{}, invalid(Fault{Code: "host_late", Detail: "the host " + it.Key + " gets a team after redirects of it", Hint: "hosts come first, then their redirects"})
 		}
 	}
+	if before == nil || before.Team != it.Team {
+		a.moves(it.Key)
+	}
 	a.hosts[it.Key] = &it
 	a.put++
 	return store.Change{Op: store.Put, Item: it, Take: a.take}, nil
@@ -246,6 +256,7 @@ func (a *assembly) remove(ctx context.Context, d *deleteRow) (store.Change, erro
 func (a *assembly) mayRemove(ctx context.Context, it *store.Item) error {
 	a.deleted++
 	if it.Kind == store.KindHost {
+		a.moves(it.Key)
 		team := it.Team
 		if it.Key == "*" {
 			team = ""

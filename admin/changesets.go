@@ -23,6 +23,7 @@ type changesetInput struct {
 	Kinds         []string `query:"kinds" enum:"host,redirect" doc:"what replace may remove; default all"`
 	Take          bool     `query:"take" doc:"items of other sources may be changed; needs the role publisher"`
 	AllowRemoving int64    `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
+	Base          int64    `query:"base" minimum:"-1" default:"-1" doc:"the revision that this was planned on, as a dry run gives it: 412 if hosts or redirects were changed since"`
 	Note          string   `query:"note" maxLength:"1000" doc:"why, for the audit"`
 	Key           string   `header:"Idempotency-Key" maxLength:"200" doc:"names this request: repeated within 24 hours, it does nothing and gives the first result"`
 	ContentType   string   `header:"Content-Type" doc:"application/x-ndjson, text/csv or application/json"`
@@ -75,6 +76,11 @@ func (s *Server) postChangeset(ctx context.Context, in *changesetInput) (*change
 		return j.repeated.again(digest.sum())
 	}
 	defer j.leave()
+	if since := in.since(); since != 0 {
+		if err := s.Store.Unchanged(ctx, since); err != nil { // before a million rows come in
+			return nil, err
+		}
+	}
 	a := s.newAssembly(p, in)
 	out, err := s.takeChangeset(j.ctx(ctx), j, a, in, rows, digest)
 	if err != nil {
@@ -85,6 +91,17 @@ func (s *Server) postChangeset(ctx context.Context, in *changesetInput) (*change
 		return nil, err
 	}
 	return out, nil
+}
+
+// since is the base as the store takes it.
+func (in *changesetInput) since() int64 {
+	switch in.Base {
+	case -1:
+		return 0
+	case 0:
+		return store.Absent
+	}
+	return in.Base
 }
 
 // mayUseSource decides about the label of a changeset. A source that is paused
@@ -102,7 +119,7 @@ func (s *Server) mayUseSource(ctx context.Context, p *Principal, in *changesetIn
 	case err != nil:
 		return err
 	case src.Paused && !in.DryRun:
-		return problem(http.StatusConflict, "source_paused", "the source "+in.Source+" is paused", "resume it: POST /api/v1/sources/{label}/resume")
+		return fmt.Errorf("%w: %s", store.ErrPaused, in.Source)
 	case src.Team != "":
 		return authorize(p, Write, src.Team)
 	}
@@ -113,8 +130,10 @@ func (s *Server) mayUseSource(ctx context.Context, p *Principal, in *changesetIn
 func (s *Server) takeChangeset(ctx context.Context, j *job, a *assembly, in *changesetInput, rows iter.Seq2[row, error], digest *digest) (*changesetOutput, error) {
 	next, stop := iter.Pull2(a.changes(ctx, rows, j))
 	defer stop()
+	const most = 4 << 20 // bytes of them; one row may be as long
 	var first []store.Change
-	for len(first) <= store.MaxChanges {
+	small, bytes := true, 0
+	for small {
 		c, err, ok := next()
 		if err != nil {
 			return nil, err
@@ -123,8 +142,10 @@ func (s *Server) takeChangeset(ctx context.Context, j *job, a *assembly, in *cha
 			break
 		}
 		first = append(first, c)
+		bytes += len(c.Item.Value)
+		small = len(first) <= store.MaxChanges && bytes <= most
 	}
-	if len(first) <= store.MaxChanges && !in.DryRun {
+	if small && !in.DryRun {
 		changes, err := a.withLeftOver(ctx, first)
 		if err != nil {
 			return nil, err
@@ -225,9 +246,14 @@ func (s *Server) commitSmall(ctx context.Context, j *job, a *assembly, in *chang
 	var r store.Receipt
 	var err error
 	if len(changes) > 0 {
-		if r, err = s.Commit(ctx, store.Batch{Changes: changes, Actor: a.p.actor(), Note: in.Note}); err != nil {
+		b := store.Batch{Changes: changes, Actor: a.p.actor(), Note: in.Note, Since: in.since()}
+		if j.keyed {
+			b.Key, b.Sum = keyOfJob(j.id), digest.sum()
+		}
+		if r, err = s.Commit(ctx, b); err != nil {
 			return nil, err
 		}
+		s.relabel(ctx, a.p.actor(), a.moved, &r)
 	} else if r.Rev, err = s.newest(ctx); err != nil {
 		return nil, err
 	}
@@ -243,25 +269,16 @@ func (s *Server) newest(ctx context.Context) (int64, error) {
 // stage writes the changes beside the content and hands them to a job; a dry run
 // compares them, and drops them.
 func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetInput, changes iter.Seq2[store.Change, error], digest *digest) (*changesetOutput, error) {
-	if err := j.save(ctx, JobReceiving); err != nil {
-		return nil, err
-	}
 	c, err := s.Store.Stage(ctx, store.StageOptions{Source: in.Source, Mode: a.mode, Kinds: in.Kinds, Take: in.Take, Actor: a.p.actor(), Note: in.Note})
 	if err != nil {
 		return nil, err
 	}
-	spool, err := s.newSpool(c.ID)
-	if err != nil {
-		return nil, errors.Join(err, c.Cancel(context.WithoutCancel(ctx)))
-	}
-	drop := func(err error) error {
-		spool.remove()
-		return errors.Join(err, c.Cancel(context.WithoutCancel(ctx)))
-	}
-	if _, err := c.Add(ctx, spool.keep(changes)); err != nil {
+	drop := func(err error) error { return errors.Join(err, c.Cancel(context.WithoutCancel(ctx))) }
+	j.stages(c.ID)
+	if err := j.save(ctx, JobReceiving); err != nil {
 		return nil, drop(err)
 	}
-	if err := spool.flush(); err != nil {
+	if _, err := c.Add(ctx, changes); err != nil {
 		return nil, drop(err)
 	}
 	if err := a.leftOver(ctx, func(*store.Item) error { return ctx.Err() }); err != nil {
@@ -275,7 +292,7 @@ func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetIn
 		return nil, drop(err)
 	}
 	sum := digest.sum()
-	w := &staged{s: s, c: c, spool: spool, a: a, dryRun: in.DryRun}
+	w := &staged{s: s, c: c, a: a, dryRun: in.DryRun, options: store.PublishOptions{Key: keyOfJob(j.id), Sum: sum, Since: in.since()}}
 	if in.DryRun {
 		result, err := w.bringIntoForce(ctx, j)
 		if err != nil {
@@ -283,6 +300,9 @@ func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetIn
 		}
 		out := &changesetOutput{Status: http.StatusOK, Body: ChangesetResult{Result: result, DryRun: true, AllowRemoving: much}}
 		return out, j.finish(result, sum)
+	}
+	if j.cancelled() { // since the last row
+		return nil, drop(context.Canceled)
 	}
 	shown := j.show()
 	j.run(func(ctx context.Context) {
@@ -299,21 +319,20 @@ func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetIn
 
 // staged is a changeset that is whole.
 type staged struct {
-	s      *Server
-	c      *store.Changeset
-	spool  *spool
-	a      *assembly
-	dryRun bool
+	s       *Server
+	c       *store.Changeset
+	a       *assembly
+	dryRun  bool
+	options store.PublishOptions
 }
 
 func (w *staged) bringIntoForce(ctx context.Context, j *job) (Result, error) {
-	defer w.spool.remove()
 	if err := j.save(ctx, JobChecking); err != nil {
 		return Result{}, errors.Join(err, w.c.Cancel(context.WithoutCancel(ctx)))
 	}
 	var r store.Receipt
-	err := w.s.serialised(ctx, func(base int64) error {
-		err := w.s.accept(ctx, Proposal{Base: base, Changes: w.spool.changes(), Changeset: w.c, Replaces: w.c.Mode == store.Replace, Source: w.c.Source, Kinds: w.c.Kinds})
+	err := w.s.patiently(ctx, func(base int64) error {
+		err := w.s.accept(ctx, Proposal{Base: base, Changes: w.c.Each(ctx), Changeset: w.c, Replaces: w.c.Mode == store.Replace, Source: w.c.Source, Kinds: w.c.Kinds})
 		if err != nil {
 			return err
 		}
@@ -333,11 +352,15 @@ func (w *staged) bringIntoForce(ctx context.Context, j *job) (Result, error) {
 			most = -1
 		}
 		// From here on it is too late to cancel: the store has it or not.
-		r, err = w.c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base, MaxRemoved: most})
+		o := w.options
+		o.Base, o.MaxRemoved = base, most
+		r, err = w.c.Publish(context.WithoutCancel(ctx), o)
 		return err
 	})
 	if err != nil || w.dryRun {
 		err = errors.Join(err, w.c.Cancel(context.WithoutCancel(ctx)))
+	} else {
+		w.s.relabel(ctx, w.a.p.actor(), w.a.moved, &r)
 	}
 	return resultOf(r), err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"fingerpost/store"
@@ -95,26 +94,16 @@ func (s *Server) postDraft(ctx context.Context, in *postDraftInput) (*draftOutpu
 		return nil, err
 	}
 	id := newID("draft-")
-	file, err := s.newSpool(id)
 	drop := func(err error) (*draftOutput, error) {
-		if file != nil {
-			file.remove()
-		}
 		return nil, errors.Join(err, c.Cancel(context.WithoutCancel(ctx)))
 	}
-	if err != nil {
-		return drop(err)
-	}
-	n, err := c.Add(ctx, file.keep(atMostRows(a.changes(ctx, rows, nil), maxDraft)))
+	n, err := c.Add(ctx, atMostRows(a.changes(ctx, rows, nil), maxDraft))
 	if err == nil && n == 0 {
 		err = problem(http.StatusUnprocessableEntity, "empty", "the draft has no rows", "")
 	}
 	if err == nil {
-		err = file.flush()
-	}
-	if err == nil {
 		err = s.serialised(ctx, func(base int64) error {
-			return s.accept(ctx, Proposal{Base: base, Changes: file.changes(), Changeset: c})
+			return s.accept(ctx, Proposal{Base: base, Changes: c.Each(ctx), Changeset: c})
 		})
 	}
 	if err != nil {
@@ -169,7 +158,7 @@ func (s *Server) getDraftDiff(ctx context.Context, in *struct {
 	PageInput
 }) (*diffOutput, error) {
 	list := listName("draft", in.ID)
-	skip, err := readNumberCursor(list, in.Cursor)
+	after, err := readCursor(list, in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -177,19 +166,28 @@ func (s *Server) getDraftDiff(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if d.State == DraftPublished {
+		return nil, isPublished()
+	}
+	staged, err := s.Store.Changeset(ctx, d.Changeset)
+	if err != nil {
+		return nil, err
+	}
 	out := &Page[Difference]{Items: []Difference{}}
-	n := int64(0)
-	for c, err := range s.draftSpool(d.ID).changes() {
+	last := ""
+	for c, err := range staged.Each(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		if n++; n <= skip {
+		at := c.Item.Kind + " " + c.Item.Key
+		if at <= after {
 			continue
 		}
 		if len(out.Items) == in.Limit {
-			out.Next = cursorOf(list, fmt.Sprint(n-1))
+			out.Next = cursorOf(list, last)
 			break
 		}
+		last = at
 		diff := &store.Difference{Kind: c.Item.Kind, Key: c.Item.Key}
 		if diff.Before, err = s.get(ctx, diff.Kind, diff.Key); err != nil {
 			return nil, err
@@ -206,9 +204,8 @@ func (s *Server) getDraftDiff(ctx context.Context, in *struct {
 	return &diffOutput{out}, nil
 }
 
-// draftSpool is the file of a draft that was made before.
-func (s *Server) draftSpool(id string) *spool {
-	return &spool{name: filepath.Join(s.spoolDir(), id+".ndjson")}
+func isPublished() *Problem {
+	return problem(http.StatusConflict, "published", "the draft is published", "GET /api/v1/changes lists what was published")
 }
 
 type reviewInput struct {
@@ -255,7 +252,7 @@ func (s *Server) openDraft(ctx context.Context, id string) (*store.Draft, error)
 	}
 	switch {
 	case d.State == DraftPublished:
-		return nil, problem(http.StatusConflict, "published", "the draft is published", "")
+		return nil, isPublished()
 	case reviews && d.Author == p.Name:
 		return nil, forbidden("the team has its drafts read by a second person", "ask another publisher of "+d.Team)
 	}
@@ -281,14 +278,21 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	file := s.draftSpool(d.ID)
+	if c.State == store.StatePublished { // and its node died before it said so
+		r, _, err := s.Store.Receipt(ctx, keyOfDraft(d.ID))
+		if err != nil && !isNotFound(err) {
+			return nil, err
+		}
+		return s.notePublished(ctx, d, r)
+	}
 	var r store.Receipt
+	var a *assembly
 	err = s.serialised(ctx, func(base int64) error {
-		a := s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
+		a = s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
 		var conflicts store.Conflicts
-		for change, err := range file.changes() {
+		for change, err := range c.Each(ctx) {
 			if err != nil {
-				return problem(http.StatusConflict, "other_node", "the draft was made on another node", "publish it there")
+				return err
 			}
 			now, err := s.get(ctx, change.Item.Kind, change.Item.Key)
 			if err != nil {
@@ -301,6 +305,9 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 			team := change.Item.Team
 			if now != nil {
 				team = now.Team
+			}
+			if change.Item.Kind == store.KindHost {
+				a.moves(change.Item.Key)
 			}
 			if change.Op == store.Delete && now != nil && now.Kind == store.KindRedirect {
 				a.removed[team]++
@@ -315,21 +322,26 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 		if err := a.checkRemoved(ctx, in.AllowRemoving); err != nil {
 			return err
 		}
-		if err := s.accept(ctx, Proposal{Base: base, Changes: file.changes(), Changeset: c}); err != nil {
+		if err := s.accept(ctx, Proposal{Base: base, Changes: c.Each(ctx), Changeset: c}); err != nil {
 			return err
 		}
-		r, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base})
+		r, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base, Key: keyOfDraft(d.ID)})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.relabel(ctx, p.actor(), a.moved, &r)
+	return s.notePublished(ctx, d, r)
+}
+
+// keyOfDraft is the store's key of a draft's publication.
+func keyOfDraft(id string) string { return "draft:" + id }
+
+func (s *Server) notePublished(ctx context.Context, d *store.Draft, r store.Receipt) (*resultOutput, error) {
+	p := principalOf(ctx)
 	d.State, d.Reviewer = DraftPublished, p.Name
-	if err := s.Store.PutDraft(context.WithoutCancel(ctx), p.actor(), *d); err != nil {
-		return nil, err
-	}
-	file.remove()
-	return &resultOutput{resultOf(r)}, nil
+	return &resultOutput{resultOf(r)}, s.Store.PutDraft(context.WithoutCancel(ctx), p.actor(), *d)
 }
 
 func (s *Server) deleteDraft(ctx context.Context, in *DraftInput) (*struct{}, error) {
@@ -350,10 +362,9 @@ func (s *Server) deleteDraft(ctx context.Context, in *DraftInput) (*struct{}, er
 		if err == nil {
 			err = c.Cancel(ctx)
 		}
-		if err != nil && !isNotFound(err) {
+		if err != nil && !isNotFound(err) && !errors.Is(err, store.ErrConflict) {
 			return nil, err
 		}
-		s.draftSpool(d.ID).remove()
 	}
 	return nil, s.Store.DeleteDraft(ctx, p.actor(), in.ID)
 }

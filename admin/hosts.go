@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -106,13 +107,13 @@ func (s *Server) putHost(ctx context.Context, in *putHostInput) (*hostOutput, er
 	if err != nil {
 		return nil, err
 	}
-	changes, err := s.withRedirects(ctx, before, &it)
+	moved := before == nil || before.Team != it.Team
+	it, status, err := s.putOne(ctx, p, in.WriteInput, before, it, it.Team)
 	if err != nil {
 		return nil, err
 	}
-	it, status, err := s.putOne(ctx, p, in.WriteInput, before, it, it.Team, changes)
-	if err != nil {
-		return nil, err
+	if moved { // its redirects go along
+		s.relabel(ctx, p.actor(), []fingerpost.HostPattern{name}, new(store.Receipt))
 	}
 	return hostOutputOf(&it, status)
 }
@@ -179,35 +180,6 @@ func mayPutHost(allow func(Action, string) error, before *store.Item, h *fingerp
 	return nil
 }
 
-// withRedirects gives the changes that go with a host: where it gets another
-// team, its redirects go along.
-func (s *Server) withRedirects(ctx context.Context, before, it *store.Item) ([]store.Change, error) {
-	if before == nil && it.Team == "" || before != nil && before.Team == it.Team {
-		return nil, nil
-	}
-	redirects, err := s.redirectsOf(ctx, it.Key)
-	if err != nil {
-		return nil, err
-	}
-	var changes []store.Change
-	for _, r := range redirects {
-		if r.Team != it.Team {
-			r.Team = it.Team
-			changes = append(changes, store.Change{Op: store.Put, Item: r, If: r.Rev})
-		}
-	}
-	return changes, nil
-}
-
-// redirectsOf lists the redirects of a host, as many as one batch can take along.
-func (s *Server) redirectsOf(ctx context.Context, host string) ([]store.Item, error) {
-	items, err := s.Store.List(ctx, store.KindRedirect, store.Query{Prefix: host + "/", Limit: store.MaxChanges})
-	if err == nil && len(items) == store.MaxChanges {
-		err = problem(http.StatusUnprocessableEntity, "too_large", fmt.Sprintf("the host has over %d redirects, which cannot change with it at once", store.MaxChanges-1), "use POST changesets")
-	}
-	return items, err
-}
-
 type deleteHostInput struct {
 	HostInput
 	WriteInput
@@ -220,7 +192,13 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 		return nil, err
 	}
 	p := principalOf(ctx)
+	sum := sumOf("delete host", string(name), in.Redirects)
 	it, err := s.Store.Get(ctx, store.KindHost, string(name))
+	if isNotFound(err) && in.Key != "" { // an earlier request with the key may have done it
+		if first, was, err := s.Store.Receipt(ctx, keyOf(p, in.Key)); err == nil && was == sum {
+			return &resultOutput{resultOf(first)}, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -231,46 +209,59 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 	if err := authorize(p, Settings, team); err != nil {
 		return nil, err
 	}
-	redirects, err := s.redirectsOf(ctx, it.Key)
-	if err != nil {
-		return nil, err
-	}
-	var changes []store.Change
-	for _, r := range redirects {
-		switch in.Redirects {
-		case "":
-			return nil, problem(http.StatusConflict, "has_redirects", fmt.Sprintf("the host %s has %d redirects", name, len(redirects)), "say redirects=delete to delete them too, or redirects=keep to serve them without settings")
-		case "delete":
-			if !isOurs(r.Source) && !in.Take {
-				return nil, conflictProblem(&store.Conflict{Kind: r.Kind, Key: r.Key, Reason: "it belongs to the source " + r.Source})
-			}
-			changes = append(changes, store.Change{Op: store.Delete, Item: store.Item{Kind: r.Kind, Key: r.Key}, If: r.Rev})
-		case "keep":
-			// A wildcard above it has them from now on.
-			owner, err := s.ownerWithout(ctx, name)
-			if err != nil {
+	if in.Redirects != "delete" {
+		if in.Redirects == "" {
+			if err := s.hasRedirects(ctx, name); err != nil {
 				return nil, err
 			}
-			if r.Team != owner {
-				r.Team = owner
-				changes = append(changes, store.Change{Op: store.Put, Item: r, If: r.Rev})
-			}
 		}
+		receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, sum, nil)
+		if err == nil && !receipt.Repeated { // a wildcard above it has its redirects from now on
+			s.relabel(ctx, p.actor(), []fingerpost.HostPattern{name}, &receipt)
+		}
+		return &resultOutput{resultOf(receipt)}, err
 	}
-	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, changes)
+	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, sum, func(ctx context.Context) iter.Seq2[store.Change, error] {
+		return s.deletesOf(ctx, name, in.Take)
+	})
 	return &resultOutput{resultOf(receipt)}, err
 }
 
-// ownerWithout is the owner of a host's redirects once it has no settings.
-func (s *Server) ownerWithout(ctx context.Context, name fingerpost.HostPattern) (string, error) {
-	for _, other := range above(name)[1:] {
-		it, err := s.get(ctx, store.KindHost, string(other))
-		if err != nil || it != nil {
-			if it != nil {
-				return it.Team, err
+// hasRedirects is the problem of a host whose redirects somebody has to decide
+// about.
+func (s *Server) hasRedirects(ctx context.Context, name fingerpost.HostPattern) error {
+	items, err := s.Store.List(ctx, store.KindRedirect, store.Query{Prefix: string(name) + "/", Limit: store.MaxChanges})
+	if err != nil || len(items) == 0 {
+		return err
+	}
+	many := fmt.Sprint(len(items))
+	if len(items) == store.MaxChanges {
+		many += " or more"
+	}
+	return problem(http.StatusConflict, "has_redirects", fmt.Sprintf("the host %s has %s redirects", name, many), "say redirects=delete to delete them too, or redirects=keep to serve them without settings")
+}
+
+// deletesOf gives the deletes of a host's redirects as they are now.
+func (s *Server) deletesOf(ctx context.Context, name fingerpost.HostPattern, take bool) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for q := (store.Query{Prefix: string(name) + "/", Limit: 1000}); ; {
+			items, err := s.Store.List(ctx, store.KindRedirect, q)
+			if err != nil {
+				yield(store.Change{}, err)
+				return
 			}
-			return "", err
+			for _, r := range items {
+				if !isOurs(r.Source) && !take {
+					err = conflictProblem(&store.Conflict{Kind: r.Kind, Key: r.Key, Reason: "it belongs to the source " + r.Source})
+				}
+				if !yield(store.Change{Op: store.Delete, Item: store.Item{Kind: r.Kind, Key: r.Key}, If: r.Rev}, err) || err != nil {
+					return
+				}
+			}
+			if len(items) < q.Limit {
+				return
+			}
+			q.After = items[len(items)-1].Key
 		}
 	}
-	return "", nil
 }

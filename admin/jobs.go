@@ -19,7 +19,7 @@ type Job struct {
 	ID      string    `json:"id"`
 	Kind    string    `json:"kind"`
 	State   string    `json:"state" enum:"receiving,checking,publishing,done,failed,cancelled"`
-	Node    string    `json:"node,omitempty" doc:"that does it, and can cancel it"`
+	Node    string    `json:"node,omitempty" doc:"that does it"`
 	Who     string    `json:"who,omitempty"`
 	Done    int64     `json:"done" doc:"rows that were read"`
 	Result  *Result   `json:"result,omitempty" doc:"of a job that is done"`
@@ -45,11 +45,23 @@ func (j *Job) Ended() bool {
 
 // jobRecord is what the store keeps of a job in store.Job.Result.
 type jobRecord struct {
-	Who     string   `json:"who"`
-	Sum     string   `json:"sum,omitempty"` // of the request, where it had a key
-	Result  *Result  `json:"result,omitempty"`
-	Problem *Problem `json:"problem,omitempty"`
+	Who       string   `json:"who"`
+	Sum       string   `json:"sum,omitempty"`       // of the request, where it had a key
+	Changeset string   `json:"changeset,omitempty"` // what it stages, for whoever has to clean up
+	Result    *Result  `json:"result,omitempty"`
+	Problem   *Problem `json:"problem,omitempty"`
 }
+
+// A node says of each of its jobs, once in a beat, that it goes on. One that was not
+// heard of for longer than jobLost is nobody's any more.
+const (
+	jobBeat = 10 * time.Second
+	jobLost = time.Minute
+)
+
+// keyOfJob is the store's key of what a job commits: by it everybody finds out
+// whether it did.
+func keyOfJob(id string) string { return "job:" + id }
 
 const kindChangeset = "changeset"
 
@@ -75,9 +87,11 @@ type job struct {
 
 	mu      sync.Mutex // guards the rest
 	now     Job
-	saved   bool          // the store knows it
-	wanted  bool          // somebody cancelled it
-	changed chan struct{} // closed at the next change
+	set     string         // the id of its changeset
+	saved   bool           // the store knows it
+	wanted  bool           // somebody cancelled it
+	changed chan struct{}  // closed at the next change
+	beating sync.WaitGroup // the goroutine of beat
 }
 
 // earlier is a job that an earlier request with the same key has begun.
@@ -102,8 +116,8 @@ func (e *earlier) again(sum string) (*changesetOutput, error) {
 
 // beginJob begins a job for a request. The id of one with a key comes from the
 // key, so that a repeated request finds it on every control node.
-func (s *Server) beginJob(ctx context.Context, p *Principal, key string) (*job, error) {
-	j := &job{s: s, id: newID("job-"), keyed: key != "", changed: make(chan struct{})}
+func (s *Server) beginJob(ctx context.Context, p *Principal, key string) (j *job, err error) {
+	j = &job{s: s, id: newID("job-"), keyed: key != "", changed: make(chan struct{})}
 	if j.keyed {
 		sum := sha256.Sum256([]byte(keyOf(p, key)))
 		j.id = "job-" + hex.EncodeToString(sum[:12])
@@ -113,14 +127,8 @@ func (s *Server) beginJob(ctx context.Context, p *Principal, key string) (*job, 
 				return j, nil
 			}
 		}
-		old, record, err := s.readJob(ctx, j.id)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-		case err != nil:
-			return nil, err
-		case old.State == JobDone && s.now().Sub(old.Updated) < 24*time.Hour, !old.Ended() && s.now().Sub(old.Updated) < time.Minute:
-			j.repeated = &earlier{*old, record.Sum}
-			return j, nil
+		if j.repeated, err = s.earlier(ctx, j.id); err != nil || j.repeated != nil {
+			return j, err
 		}
 	}
 	j.now = Job{ID: j.id, Kind: kindChangeset, State: JobReceiving, Node: s.Node, Who: p.Name, Created: s.now()}
@@ -140,6 +148,26 @@ func (s *Server) beginJob(ctx context.Context, p *Principal, key string) (*job, 
 	s.jobs.running[j.id] = j
 	s.jobs.wait.Add(1)
 	return j, nil
+}
+
+// earlier finds what an earlier request with the same key has come to, or is about
+// to; nil if there was none, or nothing has come of it.
+func (s *Server) earlier(ctx context.Context, id string) (*earlier, error) {
+	old, record, err := s.readJob(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	case old.State == JobDone && s.now().Sub(old.Updated) < 24*time.Hour, !old.Ended():
+		return &earlier{*old, record.Sum}, nil
+	}
+	// It may be done without a note of it: its node died in between.
+	r, sum, err := s.Store.Receipt(ctx, keyOfJob(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	result := resultOf(r)
+	return &earlier{Job{ID: id, Kind: kindChangeset, State: JobDone, Result: &result}, sum}, err
 }
 
 // ctx ends with the request, and when the job is cancelled.
@@ -218,6 +246,9 @@ func (j *job) save(ctx context.Context, state string) error {
 		return context.Canceled
 	}
 	j.now.State = state
+	if !j.saved {
+		j.beating.Go(j.beat)
+	}
 	j.saved = true
 	j.tell()
 	now := j.now
@@ -227,11 +258,36 @@ func (j *job) save(ctx context.Context, state string) error {
 
 func (j *job) store(ctx context.Context, now Job, sum string) error {
 	now.Done = j.rows.Load()
-	record, err := json.Marshal(jobRecord{Who: now.Who, Sum: sum, Result: now.Result, Problem: now.Problem})
+	j.mu.Lock()
+	record, err := json.Marshal(jobRecord{Who: now.Who, Sum: sum, Changeset: j.set, Result: now.Result, Problem: now.Problem})
+	j.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	return j.s.Store.PutJob(ctx, store.Job{ID: j.id, Kind: now.Kind, State: now.State, Owner: now.Node, Done: now.Done, Result: record, Created: now.Created})
+}
+
+// stages notes the changeset of the job before the store is told of it.
+func (j *job) stages(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.set = id
+}
+
+// beat tells the store now and then that the job goes on, until it ends.
+func (j *job) beat() {
+	tick := time.NewTicker(jobBeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-j.life.Done():
+			return
+		case <-tick.C:
+		}
+		if err := j.store(j.life, j.show(), ""); err != nil && j.life.Err() == nil {
+			j.s.log().Warn("note that a job goes on", "job", j.id, "err", err)
+		}
+	}
 }
 
 // finish notes the result. A job that was done with its request is only worth a
@@ -248,6 +304,8 @@ func (j *job) finish(r Result, sum string) error {
 
 func (j *job) fail(err error) {
 	j.mu.Lock()
+	// Somebody may have cancelled it at another node, which drops its changeset.
+	j.wanted = j.wanted || errors.Is(err, store.ErrCancelled)
 	now := j.now
 	worth := j.saved
 	now.State, now.Problem = JobFailed, problemOf(err)
@@ -264,6 +322,8 @@ func (j *job) fail(err error) {
 // close tells the end of the job once it is stored, so that whoever is told finds
 // it there. That it cannot be stored changes nothing of what it did.
 func (j *job) close(now Job, sum string, worth bool) {
+	j.stop()
+	j.beating.Wait() // or it would say that the job goes on
 	if worth {
 		if err := j.store(context.WithoutCancel(j.life), now, sum); err != nil {
 			j.s.log().Error("note the end of a job", "job", j.id, "state", now.State, "err", err)
@@ -324,15 +384,7 @@ func (s *Server) endLeftOver() {
 		if j, record, err = showJob(&all[i]); err != nil || j.Ended() || j.Node != s.Node {
 			continue
 		}
-		record.Problem = problem(http.StatusServiceUnavailable, "interrupted", "the node ended before the job did; nothing has changed", "send it again")
-		if j.State == JobPublishing {
-			record.Problem = problem(http.StatusServiceUnavailable, "unknown_result", "the node ended while it brought the changes into force: they are all there, or none is", "look at GET changes, or send them again: what is there already is left alone")
-		}
-		var text []byte
-		if text, err = json.Marshal(record); err == nil {
-			all[i].State, all[i].Result = JobFailed, text
-			err = s.Store.PutJob(ctx, all[i])
-		}
+		err = s.endLost(ctx, &all[i], j, record)
 	}
 	if err != nil {
 		s.log().Error("end the jobs that were under way when the node ended", "err", err)
@@ -345,13 +397,85 @@ func (s *Server) runningJob(id string) *job {
 	return s.jobs.running[id]
 }
 
-// readJob reads what the store knows of a job.
+// readJob reads what the store knows of a job. One whose node was lost ends here.
 func (s *Server) readJob(ctx context.Context, id string) (*Job, *jobRecord, error) {
 	stored, err := s.Store.Job(ctx, id)
 	if err != nil {
 		return nil, nil, err
 	}
-	return showJob(&stored)
+	j, record, err := showJob(&stored)
+	if err == nil && s.isLost(j) {
+		err = s.endLost(ctx, &stored, j, record)
+	}
+	return j, record, err
+}
+
+// isLost reports whether nobody does the job any more.
+func (s *Server) isLost(j *Job) bool {
+	return !j.Ended() && s.now().Sub(j.Updated) > jobLost && s.runningJob(j.ID) == nil
+}
+
+// endLost finds out what a job has come to whose node was lost, and ends it.
+// Whatever the node still does, if it lives, comes to the same: what it staged is
+// published, or dropped.
+func (s *Server) endLost(ctx context.Context, stored *store.Job, j *Job, record *jobRecord) error {
+	if _, err := s.dropStaged(ctx, record); err != nil {
+		return err
+	}
+	r, _, err := s.Store.Receipt(ctx, keyOfJob(j.ID))
+	switch {
+	case err == nil:
+		result := resultOf(r)
+		j.State, j.Result, record.Result = JobDone, &result, &result
+	case isNotFound(err):
+		j.State = JobFailed
+		j.Problem = problem(http.StatusServiceUnavailable, "node_lost", "the node "+j.Node+" ended while it did this; nothing has changed", "send it again")
+		record.Problem = j.Problem
+	default:
+		return err
+	}
+	v := *stored
+	v.State = j.State
+	if v.Result, err = json.Marshal(record); err != nil {
+		return err
+	}
+	_, err = s.Store.EndJob(ctx, v)
+	return err
+}
+
+// dropStaged cancels the changeset of a job, and reports whether it is published
+// already.
+func (s *Server) dropStaged(ctx context.Context, record *jobRecord) (published bool, err error) {
+	if record.Changeset == "" {
+		return false, nil
+	}
+	c, err := s.Store.Changeset(ctx, record.Changeset)
+	if err == nil {
+		err = c.Cancel(ctx)
+	}
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return true, nil
+	case isNotFound(err):
+		return false, nil // it was cleaned up
+	}
+	return false, err
+}
+
+// Tidy ends the jobs of nodes that were lost, and gives redirects the team of their
+// host where a node was lost before it did. One control node calls it once in a while;
+// who asks for such a job ends it, too.
+func (s *Server) Tidy(ctx context.Context) error {
+	all, err := s.Store.Jobs(ctx)
+	for i := range all {
+		j, record, bad := showJob(&all[i])
+		if bad == nil && s.isLost(j) {
+			bad = s.endLost(ctx, &all[i], j, record)
+		}
+		err = errors.Join(err, bad)
+	}
+	_, _, bad := Relabel(ctx, s.Store, store.Actor{Who: "tidy"}, nil)
+	return errors.Join(err, bad)
 }
 
 func showJob(v *store.Job) (*Job, *jobRecord, error) {
@@ -385,6 +509,10 @@ func (s *Server) listJobs(ctx context.Context, _ *struct{}) (*jobsOutput, error)
 		}
 		if live := s.runningJob(j.ID); live != nil {
 			*j = live.show()
+		} else if s.isLost(j) {
+			if j, _, err = s.readJob(ctx, j.ID); err != nil {
+				return nil, err
+			}
 		}
 		out.Body.Items = append(out.Body.Items, *j)
 	}
@@ -404,26 +532,42 @@ func (s *Server) getJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
 
 func (s *Server) cancelJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
 	live := s.runningJob(in.ID)
-	if live == nil {
-		j, _, err := s.readJob(ctx, in.ID)
+	var now Job
+	var record *jobRecord
+	if live != nil {
+		now = live.show()
+	} else {
+		j, r, err := s.readJob(ctx, in.ID)
 		if err != nil {
 			return nil, err
 		}
-		if !j.Ended() {
-			return nil, problem(http.StatusConflict, "other_node", "the job is done by the node "+j.Node, "cancel it there")
-		}
-		return nil, problem(http.StatusConflict, "too_late", "the job is "+j.State, "revert its change, if it is done")
+		now, record = *j, r
 	}
-	now := live.show()
+	tooLate := problem(http.StatusConflict, "too_late", "the job is "+now.State, "revert its change, if it is done")
+	if now.Ended() {
+		return nil, tooLate
+	}
 	if p := principalOf(ctx); now.Who != p.Name {
 		if err := authorize(p, Govern, ""); err != nil {
 			return nil, forbidden("the job is of "+now.Who, "who began it can cancel it")
 		}
 	}
-	if !live.cancel() {
-		return nil, problem(http.StatusConflict, "too_late", "the job is "+now.State, "revert its change when it is done")
+	if live != nil {
+		if !live.cancel() {
+			return nil, tooLate
+		}
+		return &jobOutput{live.show()}, nil
 	}
-	return &jobOutput{live.show()}, nil
+	// Another node does it. It finds its changeset gone, and notes that.
+	published, err := s.dropStaged(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	if published {
+		return nil, tooLate
+	}
+	now.State = JobCancelled
+	return &jobOutput{now}, nil
 }
 
 // pollJob is how often the store is asked about a job of another node.

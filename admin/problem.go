@@ -124,6 +124,10 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusNotFound, "not_found", err.Error(), "")
 	case errors.Is(err, store.ErrExists):
 		return problem(http.StatusConflict, "exists", err.Error(), "choose another name, or change the one that is there")
+	case errors.Is(err, store.ErrStale):
+		return problem(http.StatusPreconditionFailed, "base_moved", err.Error()+"; nothing has changed by this", "plan again, and look at what it does now")
+	case errors.Is(err, store.ErrPaused):
+		return problem(http.StatusConflict, "source_paused", err.Error(), "resume it: POST /api/v1/sources/{label}/resume")
 	case errors.Is(err, store.ErrMoved):
 		return retryLater(problem(http.StatusConflict, "moved", "the content was changed meanwhile; nothing has changed", "try again"), 1)
 	case errors.Is(err, store.ErrConflict):
@@ -154,6 +158,12 @@ func problemOf(err error) *Problem {
 func retryLater(p *Problem, seconds int) *Problem {
 	p.after = seconds
 	return p
+}
+
+// CatchingUp is the problem of a write that comes while the node is busy with what
+// came before it.
+func CatchingUp(why string) *Problem {
+	return retryLater(problem(http.StatusServiceUnavailable, "catching_up", why+"; nothing has changed by this", "send it again in a moment"), 2)
 }
 
 // conflictProblem tells a precondition that does not hold from an item that is

@@ -2,9 +2,13 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"fingerpost"
 	"fingerpost/store"
@@ -135,7 +139,7 @@ func (s *Server) writeRedirect(ctx context.Context, in WriteInput, r *fingerpost
 	if err != nil {
 		return nil, err
 	}
-	it, status, err := s.putOne(ctx, p, in, before, it, team, nil)
+	it, status, err := s.putOne(ctx, p, in, before, it, team)
 	if err != nil {
 		return nil, err
 	}
@@ -164,13 +168,13 @@ func (s *Server) deleteRedirect(ctx context.Context, in *deleteRedirectInput) (*
 	if it == nil {
 		it = &store.Item{Kind: store.KindRedirect, Key: key, Source: p.source()}
 	}
-	receipt, err := s.deleteOne(ctx, p, in.WriteInput, it, team, nil)
+	receipt, err := s.deleteOne(ctx, p, in.WriteInput, it, team, "", nil)
 	return &resultOutput{resultOf(receipt)}, err
 }
 
-// putOne puts it, which was before, and what goes with it. It gives the item as
-// it is now, and the status of the answer.
-func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before *store.Item, it store.Item, team string, with []store.Change) (store.Item, int, error) {
+// putOne puts it, which was before. It gives the item as it is now, and the status
+// of the answer.
+func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before *store.Item, it store.Item, team string) (store.Item, int, error) {
 	rev, must, err := in.revision()
 	if err != nil {
 		return it, 0, err
@@ -185,7 +189,7 @@ func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before
 		return it, 0, err
 	}
 	change := store.Change{Op: store.Put, Item: it, If: rev, Take: in.Take}
-	receipt, err := s.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Changes: append([]store.Change{change}, with...), Actor: p.actor(), Note: in.Note})
+	receipt, err := s.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Changes: []store.Change{change}, Actor: p.actor(), Note: in.Note})
 	if err != nil {
 		return it, 0, err
 	}
@@ -204,9 +208,11 @@ func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before
 	return *now, status, nil
 }
 
-// deleteOne deletes it and what goes with it. That it is gone already is for the
-// store to say, which knows whether an earlier request with the same key did it.
-func (s *Server) deleteOne(ctx context.Context, p *Principal, in WriteInput, it *store.Item, team string, with []store.Change) (store.Receipt, error) {
+// deleteOne deletes it and what goes with it, if anything: with gives that as it is
+// at the moment. sum, if it is not empty, tells another use of the key. That it is
+// gone already is for the store to say, which knows whether an earlier request with
+// the same key did it.
+func (s *Server) deleteOne(ctx context.Context, p *Principal, in WriteInput, it *store.Item, team, sum string, with func(context.Context) iter.Seq2[store.Change, error]) (store.Receipt, error) {
 	rev, _, err := in.revision()
 	if err != nil {
 		return store.Receipt{}, err
@@ -221,7 +227,17 @@ func (s *Server) deleteOne(ctx context.Context, p *Principal, in WriteInput, it 
 		return store.Receipt{}, conflictProblem(&store.Conflict{Kind: it.Kind, Key: it.Key, Reason: "it belongs to the source " + it.Source})
 	}
 	change := store.Change{Op: store.Delete, Item: store.Item{Kind: it.Kind, Key: it.Key}, If: rev}
-	return s.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Changes: append([]store.Change{change}, with...), Actor: p.actor(), Note: in.Note})
+	b := store.Batch{Key: keyOf(p, in.Key), Sum: sum, Changes: []store.Change{change}, Actor: p.actor(), Note: in.Note}
+	if with == nil {
+		return s.Commit(ctx, b)
+	}
+	return s.commitWith(ctx, b, with)
+}
+
+// sumOf is the hash of what makes a request.
+func sumOf(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:])
 }
 
 // mayTake decides about take=true: what another source has is for a publisher.

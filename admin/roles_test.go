@@ -58,6 +58,8 @@ var matrixExamples = map[string]struct{ path, body string }{
 	"GET /sources/{label}":             {"sources/s", ""},
 	"POST /sources/{label}/pause":      {"sources/s/pause", ""},
 	"POST /sources/{label}/resume":     {"sources/s/resume", ""},
+	"POST /sources/{label}/check":      {"sources/s/check", ""},
+	"POST /sources/{label}/hook":       {"sources/s/hook", ""},
 	"GET /audit":                       {"audit", ""},
 	"GET /audit/verify":                {"audit/verify", ""},
 	"GET /audit/export":                {"audit/export", ""},

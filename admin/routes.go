@@ -38,6 +38,8 @@ func (s *Server) Routes() http.Handler {
 	if s.Store == nil {
 		return mux
 	}
+	mux.HandleFunc("GET /{$}", s.showHome)
+	mux.HandleFunc("POST /logout", s.leave)
 	mux.HandleFunc("GET /login", s.showLogin)
 	mux.HandleFunc("GET /login/oidc", s.startOIDC)
 	mux.HandleFunc("GET "+oidcCallback, s.finishOIDC)
@@ -54,7 +56,6 @@ func (s *Server) Routes() http.Handler {
 // whose role counts: that of a team which the handler finds out, or of any.
 func (s *Server) api(mux *http.ServeMux) huma.API {
 	s.writing = make(chan struct{}, 1)
-	s.dropSpools()
 	s.endLeftOver()
 	api := newAPI(mux)
 	api.UseMiddleware(s.admit)
@@ -102,7 +103,9 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 	add(s, api, get, "/sources", Read, "state", "List sources", s.listSources)
 	add(s, api, get, "/sources/{label}", Read, "state", "Get a source", s.getSource)
 	add(s, api, post, "/sources/{label}/pause", Publish, "state", "Keep a source from being applied", s.pauseSource)
-	add(s, api, post, "/sources/{label}/resume", Publish, "state", "Let a source be applied again", s.resumeSource)
+	add(s, api, post, "/sources/{label}/resume", Publish, "state", "Let a source be applied again, as it is now", s.resumeSource)
+	add(s, api, post, "/sources/{label}/check", Write, "state", "Look at a source now", s.checkSource)
+	add(s, api, post, "/sources/{label}/hook", Public, "state", "Tell that a source was changed", s.hookSource, hook)
 
 	add(s, api, get, "/audit", Govern, "audit", "List who did what", s.listAudit)
 	add(s, api, get, "/audit/verify", Govern, "audit", "Check the chain of the audit", s.verifyAudit)
@@ -132,6 +135,9 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 type route struct {
 	action   Action
 	streamed bool // its body is read as it comes, of any length
+	// Its caller has a secret of another kind than ours: whatever is sent in place of
+	// a token is for the handler.
+	ownSecret bool
 }
 
 // team is the team that the action is decided for before the handler is called,
@@ -187,6 +193,9 @@ func add[I, O any](s *Server, api huma.API, method, path string, action Action, 
 		}
 		return nil, p
 	})
+	if r.ownSecret {
+		api.OpenAPI().Paths[path].Post.RequestBody = &huma.RequestBody{Content: map[string]*huma.MediaType{mediaJSON: {}}}
+	}
 	if r.streamed {
 		api.OpenAPI().Paths[path].Post.RequestBody = rowsBody()
 	}

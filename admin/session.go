@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"net/http"
 	"os"
@@ -143,16 +142,21 @@ type logoutOutput struct {
 
 func (s *Server) logout(ctx context.Context, _ *struct{}) (*logoutOutput, error) {
 	r := requestOf(ctx)
+	return &logoutOutput{*sessionCookie(r, "", -time.Second)}, s.endSession(ctx, r)
+}
+
+// endSession ends the session of a request's cookie, if there is one.
+func (s *Server) endSession(ctx context.Context, r *http.Request) error {
 	if cookie, err := r.Cookie(cookieName(r)); err == nil {
 		t, err := s.Store.TokenByHash(ctx, hashSecret(cookie.Value))
 		if err == nil && t.Scope == scopeSession {
 			err = s.Store.DeleteToken(ctx, store.Actor{Who: t.Name}, t.ID)
 		}
 		if err != nil && !isNotFound(err) {
-			return nil, err
+			return err
 		}
 	}
-	return &logoutOutput{*sessionCookie(r, "", -time.Second)}, nil
+	return nil
 }
 
 // record writes to the audit what has no item; that this fails is no reason to
@@ -343,40 +347,4 @@ func writeSecret(name, text string) error {
 		return err
 	}
 	return os.Rename(f.Name(), name)
-}
-
-// loginPage logs in by the link of the first start. The secret stands behind the
-// #, so that it is in no log; and a button is between, so that what looks at links
-// ahead of people does not use it up.
-var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Fingerpost</title>
-<style nonce="{{.}}">body{font:16px/1.5 system-ui;max-width:24rem;margin:4rem auto;padding:0 1rem}button,input{font:inherit;padding:.4rem .8rem}label{display:block;margin:.5rem 0}</style>
-<h1>Fingerpost</h1>
-<form><div id="password"><label>User <input name="user" autocomplete="username"></label>
-<label>Password <input name="password" type="password" autocomplete="current-password"></label></div>
-<button>Log in</button></form><p id="result" role="status"></p>
-<script nonce="{{.}}">
-const form = document.querySelector("form"), result = document.querySelector("#result"), once = location.hash.slice(1)
-document.querySelector("#password").hidden = once !== ""
-form.addEventListener("submit", async e => {
-  e.preventDefault()
-  const body = once ? {once} : {user: form.user.value, password: form.password.value}
-  const r = await fetch("/api/v1/session", {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)})
-  const text = await r.json()
-  result.textContent = r.ok ? "You are logged in as " + text.name + "." : text.detail
-  if (r.ok) { history.replaceState(null, "", "/login"); form.hidden = true }
-})
-</script></html>
-`))
-
-func (s *Server) showLogin(w http.ResponseWriter, _ *http.Request) {
-	nonce := newID("")
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+nonce+"'; script-src 'nonce-"+nonce+"'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	if err := loginPage.Execute(w, nonce); err != nil {
-		s.log().Debug("send the login page", "err", err)
-	}
 }

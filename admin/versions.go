@@ -258,9 +258,10 @@ func (s *Server) revertChange(ctx context.Context, in *revertInput) (*resultOutp
 func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(base int64) (from, to int64), only []store.Name, stage func(store.Restoring) (*store.Changeset, error), note string) (*resultOutput, error) {
 	p := principalOf(ctx)
 	var r store.Receipt
+	var a *assembly
 	err := s.serialised(ctx, func(base int64) error {
 		from, to := between(base)
-		a := s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
+		a = s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
 		changes := s.differences(ctx, from, to, only)
 		for c, err := range changes {
 			if err != nil {
@@ -293,6 +294,9 @@ func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(ba
 		}
 		return nil
 	})
+	if err == nil && !in.DryRun {
+		s.relabel(ctx, p.actor(), a.moved, &r)
+	}
 	return &resultOutput{resultOf(r)}, err
 }
 
@@ -335,6 +339,8 @@ func (a *assembly) mayBringBack(ctx context.Context, c *store.Change) error {
 	host := fingerpost.HostPattern(c.Item.Key)
 	if c.Item.Kind == store.KindRedirect {
 		host, _ = store.CutRedirectKey(c.Item.Key)
+	} else {
+		a.moves(c.Item.Key)
 	}
 	owner, err := a.ownerOf(ctx, host)
 	if err != nil {

@@ -35,6 +35,36 @@ func Layer(base *Table, hosts []fingerpost.Host, redirects []fingerpost.Redirect
 	return b.compile(hosts, redirects)
 }
 
+// CheckPart looks for what [Layer] refuses in a part of a change that is too large
+// to be compiled at once. Circles are looked for as if there were no other parts;
+// one that leads through several of them is not found. So leads is called with each
+// host that a rule leads to, besides its own; "" stands for a host that the visitor
+// has a say in. A circle through several parts has a rule that leads to another.
+func CheckPart(base *Table, hosts []fingerpost.Host, redirects []fingerpost.Redirect, gone []fingerpost.HostPattern, leads func(host string)) error {
+	b := newBuilder(base, len(redirects))
+	b.gone, b.leads = gone, leads
+	_, err := b.compile(hosts, redirects)
+	return err
+}
+
+// FindLoops looks for circles through rules of t, which is of all content.
+func FindLoops(t *Table, rules []fingerpost.Redirect) error {
+	b := newBuilder(t, 0)
+	for i := range rules {
+		p, err := rules[i].Parse()
+		if err != nil || !rules[i].IsEnabled() {
+			continue
+		}
+		if b.staysHere(&p.To) {
+			b.follow = append(b.follow, &rules[i])
+		}
+	}
+	return findLoops(t, b.follow)
+}
+
+// IsLoop reports whether an error is about a circle.
+func IsLoop(err *fingerpost.Error) bool { return err.Code == codeCycle || err.Code == codeSelf }
+
 // LayerAccepted is [Layer] for content that has been accepted before: circles
 // are not looked for. What is wrong all the same is left out, and refused is told
 // why; of two that contradict each other the first stays.
@@ -148,6 +178,7 @@ type builder struct {
 	gone    []fingerpost.HostPattern
 	trusted bool                   // circles have been looked for before
 	follow  []*fingerpost.Redirect // those that may lead to a host of ours
+	leads   func(host string)      // see CheckPart; may be nil
 	refused func(error)            // takes what is wrong, which is left out; nil to collect it in errs
 	errs    []error
 
@@ -353,7 +384,11 @@ func (b *builder) host(in *hostInput) {
 	}
 	b.record(in, h.write(in))
 	if in.settings != nil && in.settings.Fallback != nil && in.settings.Fallback.To != "" {
-		b.follow = append(b.follow, in.settings.FallbackRedirect())
+		fallback := in.settings.FallbackRedirect()
+		b.follow = append(b.follow, fallback)
+		if p, err := fallback.Parse(); err == nil {
+			b.lead(in, &p.To)
+		}
 	}
 }
 
@@ -418,10 +453,18 @@ func (b *builder) parse(in *hostInput) []*rule {
 		if b.staysHere(&r.parsed.To) {
 			b.follow = append(b.follow, src)
 		}
+		b.lead(in, &r.parsed.To)
 		b.table.rules++
 		rules = append(rules, r)
 	}
 	return rules
+}
+
+// lead tells leads of a target.
+func (b *builder) lead(in *hostInput, to *fingerpost.To) {
+	if b.leads != nil && !to.Relative && len(to.Base) > 0 && (to.Host == "" || to.Host != string(in.name)) {
+		b.leads(to.Host)
+	}
 }
 
 func duplicate(r, other *fingerpost.Redirect, what, hint string) error {

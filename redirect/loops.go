@@ -8,6 +8,11 @@ import (
 	"fingerpost"
 )
 
+const (
+	codeCycle = "cycle"
+	codeSelf  = "self_redirect"
+)
+
 // maxHops is more than any browser follows: a way that is longer never ends.
 const maxHops = 20
 
@@ -119,7 +124,7 @@ func circle(way []Hop, last string) string {
 }
 
 func loopError(src *fingerpost.Redirect, way []Hop, last string) error {
-	e := &fingerpost.Error{Code: "cycle", Field: "to", At: src.Source, Hint: "change one of these targets, or exclude the target's own path or host with a rule of its own"}
+	e := &fingerpost.Error{Code: codeCycle, Field: "to", At: src.Source, Hint: "change one of these targets, or exclude the target's own path or host with a rule of its own"}
 	shown := way
 	if len(shown) > 6 {
 		shown = shown[:6]
@@ -137,7 +142,7 @@ func loopError(src *fingerpost.Redirect, way []Hop, last string) error {
 		path.WriteString(last)
 	}
 	if way[len(way)-1].Kind == Loop {
-		e.Code, e.Message = "self_redirect", "redirect to itself: "+path.String()
+		e.Code, e.Message = codeSelf, "redirect to itself: "+path.String()
 	} else {
 		e.Message = "redirects in a circle: " + path.String()
 	}

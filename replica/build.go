@@ -146,7 +146,28 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 			refused(err)
 		}
 	}
-	next, stop := iter.Pull2(c.Items)
+	var names []string
+	table, err := compileItems(c.Items, b.item, func(h *fingerpost.Host) {
+		for _, form := range namesOf(h)[1:] {
+			names = append(names, string(form)+"\x00"+h.Name)
+		}
+	}, refuse)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, key := range slices.Compact(names) {
+		if err := b.item(&Item{Kind: kindNames, Key: key}); err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
+}
+
+// compileItems gives the table of items, which come in order. each is called with
+// every one of them, named with every host.
+func compileItems(items iter.Seq2[*Item, error], each func(*Item) error, named func(*fingerpost.Host), refuse func(error)) (*redirect.Table, error) {
+	next, stop := iter.Pull2(items)
 	defer stop()
 	var it *Item
 	var failed error
@@ -154,7 +175,7 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 		var err error
 		var ok bool
 		if it, err, ok = next(); err == nil && ok {
-			err = b.item(it)
+			err = each(it)
 		}
 		if !ok {
 			it = nil
@@ -163,7 +184,6 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 		return ok && err == nil
 	}
 	var hosts []fingerpost.Host
-	var names []string
 	for advance() && it.Kind < KindRedirect {
 		if it.Kind != KindHost {
 			continue
@@ -174,9 +194,7 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 			continue
 		}
 		hosts = append(hosts, *h)
-		for _, form := range namesOf(h)[1:] {
-			names = append(names, string(form)+"\x00"+h.Name)
-		}
+		named(h)
 	}
 	redirects := func(yield func(fingerpost.Redirect, error) bool) {
 		for failed == nil && it != nil && it.Kind == KindRedirect {
@@ -203,12 +221,6 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 	}
 	if failed != nil {
 		return nil, failed
-	}
-	slices.Sort(names)
-	for _, key := range slices.Compact(names) {
-		if err := b.item(&Item{Kind: kindNames, Key: key}); err != nil {
-			return nil, err
-		}
 	}
 	return table, nil
 }

@@ -49,35 +49,52 @@ func insert(m map[fingerpost.HostPattern]map[string]struct{}, form fingerpost.Ho
 type content struct {
 	levels []*changes
 	base   *file
+
+	// Of a proposal: what is not in the first own levels goes where gone says so.
+	own  int
+	gone func(*Item) bool // nil: nothing
+}
+
+// goes reports whether an item of a level, or of base behind all of them, goes.
+func (c *content) goes(level int, it *Item) bool {
+	return c.gone != nil && level >= c.own && it != nil && c.gone(it)
 }
 
 // get finds one item; rev is that of its last change if that is known, also
 // where it was a deletion.
 func (c *content) get(kind, key string) (it *Item, rev int64, err error) {
-	if e, ok := c.changed(kind, key); ok {
+	if e, level, ok := c.changed(kind, key); ok {
+		if c.goes(level, e.item) {
+			return nil, 0, nil
+		}
 		return e.item, e.rev, nil
 	}
-	if it, err = c.base.get(kind, key); it != nil {
+	if it, err = c.base.get(kind, key); c.goes(len(c.levels), it) {
+		return nil, 0, nil
+	}
+	if it != nil {
 		rev = it.Rev
 	}
 	return it, rev, err
 }
 
 // changed gives the newest change of an item that the snapshot does not have.
-func (c *content) changed(kind, key string) (entry, bool) {
+func (c *content) changed(kind, key string) (e entry, level int, ok bool) {
 	var short [128]byte // most names need no memory of their own
 	n := append(append(append(short[:0], kind...), 0), key...)
-	for _, l := range c.levels {
+	for i, l := range c.levels {
 		if e, ok := l.entries[string(n)]; ok {
-			return e, true
+			return e, i, true
 		}
 	}
-	return entry{}, false
+	return entry{}, 0, false
 }
 
 // set changes an item in the newest level, and gives a function that undoes it.
-func (c *content) set(kind, key string, e entry) (undo func()) {
-	l, n := c.levels[0], name(kind, key)
+func (c *content) set(kind, key string, e entry) (undo func()) { return c.levels[0].set(kind, key, e) }
+
+func (l *changes) set(kind, key string, e entry) (undo func()) {
+	n := name(kind, key)
 	old, had := l.entries[n]
 	l.entries[n] = e
 	switch kind {
@@ -107,20 +124,20 @@ func (c *content) set(kind, key string, e entry) (undo func()) {
 // redirectsOf calls fn with the redirects of a form, in no order.
 func (c *content) redirectsOf(form fingerpost.HostPattern, fn func(*Item)) error {
 	seen := map[string]struct{}{}
-	for _, l := range c.levels {
+	for i, l := range c.levels {
 		for key := range l.redirects[form] {
 			e, ok := l.entries[name(KindRedirect, key)]
 			if _, newer := seen[key]; newer || !ok {
 				continue
 			}
 			seen[key] = struct{}{}
-			if e.item != nil {
+			if e.item != nil && !c.goes(i, e.item) {
 				fn(e.item)
 			}
 		}
 	}
 	return c.base.prefix(KindRedirect, string(form)+"/", func(it *Item) {
-		if _, newer := seen[it.Key]; !newer {
+		if _, newer := seen[it.Key]; !newer && !c.goes(len(c.levels), it) {
 			fn(it)
 		}
 	})

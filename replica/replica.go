@@ -304,7 +304,7 @@ func (r *Replica) Get(kind, key string) (*Item, error) {
 		r.mu.RUnlock()
 		return nil, ErrNoState
 	}
-	e, changed := r.live.content.changed(kind, key)
+	e, _, changed := r.live.content.changed(kind, key)
 	base := r.live.content.base
 	r.mu.RUnlock()
 	if !changed {

@@ -38,6 +38,9 @@ type Elsewhere struct {
 	TokenFile      string `json:"tokenFile"`      // or the file, an absolute path
 	SSHKeyFile     string `json:"sshKeyFile"`     // of Git over ssh, an absolute path
 	KnownHostsFile string `json:"knownHostsFile"` // of Git over ssh; empty for those of the user and the system
+
+	WebhookSecretEnv  string `json:"webhookSecretEnv"`  // the environment variable that holds the secret by which a call of the webhook is known
+	WebhookSecretFile string `json:"webhookSecretFile"` // or the file, an absolute path; with neither there is no webhook
 }
 
 // S3 names an object, or all that begin with a prefix, at an S3-compatible
@@ -187,6 +190,9 @@ func (f *reader) elsewhere(n *node, e *Elsewhere) {
 	if e.TokenEnv != "" && e.TokenFile != "" {
 		bad("tokenFile", "both tokenEnv and tokenFile", "remove one of them")
 	}
+	if e.WebhookSecretEnv != "" && e.WebhookSecretFile != "" {
+		bad("webhookSecretFile", "both webhookSecretEnv and webhookSecretFile", "remove one of them")
+	}
 	if e.Poll == 0 {
 		e.Poll = defaultPoll
 	} else if e.Poll < time.Second {
@@ -197,7 +203,9 @@ func (f *reader) elsewhere(n *node, e *Elsewhere) {
 	} else if e.MaxMiB < 1 || e.MaxMiB > maxFile>>20 {
 		bad("maxMiB", "maxMiB must be from 1 to "+strconv.Itoa(maxFile>>20), "how much is fetched at most, in MiB")
 	}
-	e.TokenFile, e.SSHKeyFile, e.KnownHostsFile = f.absolute(e.TokenFile), f.absolute(e.SSHKeyFile), f.absolute(e.KnownHostsFile)
+	for _, file := range []*string{&e.TokenFile, &e.SSHKeyFile, &e.KnownHostsFile, &e.WebhookSecretFile} {
+		*file = f.absolute(*file)
+	}
 }
 
 func (f *reader) gitSource(e *Elsewhere, bad func(field, message, hint string)) {

@@ -12,7 +12,7 @@ func TestSourcesAreReadWithTheirDefaults(t *testing.T) {
   - {git: "https://git.example.com/web.git", branch: main, path: /redirects/, poll: 30s, tokenFile: token, host: www.example.com}
   - {git: "git@git.example.com:team/web.git", sshKeyFile: key, knownHostsFile: hosts}
   - {git: web.git}
-  - {url: "https://cms.example.com/redirects.json?site=a", name: campaigns, maxMiB: 1}
+  - {url: "https://cms.example.com/redirects.json?site=a", name: campaigns, maxMiB: 1, webhookSecretFile: hook}
   - {url: "http://127.0.0.1:8000/x", tokenEnv: CMS_TOKEN}
   - {s3: {bucket: rules, prefix: live, region: eu-north-1, endpoint: "https://storage.example.net"}}
   - {s3: {bucket: rules, key: redirects.json}}
@@ -25,7 +25,7 @@ func TestSourcesAreReadWithTheirDefaults(t *testing.T) {
 		{Git: "https://git.example.com/web.git", Branch: "main", Path: "redirects", Poll: 30 * time.Second, MaxMiB: 64, TokenFile: dir + "/token", Host: "www.example.com"},
 		{Git: "git@git.example.com:team/web.git", Poll: time.Minute, MaxMiB: 64, SSHKeyFile: dir + "/key", KnownHostsFile: dir + "/hosts"},
 		{Git: dir + "/web.git", Poll: time.Minute, MaxMiB: 64},
-		{Name: "campaigns", URL: "https://cms.example.com/redirects.json?site=a", Poll: time.Minute, MaxMiB: 1},
+		{Name: "campaigns", URL: "https://cms.example.com/redirects.json?site=a", Poll: time.Minute, MaxMiB: 1, WebhookSecretFile: dir + "/hook"},
 		{URL: "http://127.0.0.1:8000/x", Poll: time.Minute, MaxMiB: 64, TokenEnv: "CMS_TOKEN"},
 		{S3: &S3{Bucket: "rules", Prefix: "live", Region: "eu-north-1", Endpoint: "https://storage.example.net"}, Poll: time.Minute, MaxMiB: 64},
 		{S3: &S3{Bucket: "rules", Key: "redirects.json"}, Poll: time.Minute, MaxMiB: 64},
@@ -69,6 +69,7 @@ func TestBadSourcesNameTheirPlace(t *testing.T) {
 		{"path of an endpoint", `[{s3: {bucket: b, endpoint: "https://h.example/x"}}]`, "f.yaml:1:38: s3.endpoint has a path or a query"},
 		{"host", `[{git: a, host: "https://h.example"}]`, "f.yaml:1:26: host \"https://h.example\" is not the name of a host"},
 		{"two tokens", `[{git: "https://h.example/a", tokenEnv: T, tokenFile: f}]`, "f.yaml:1:64: both tokenEnv and tokenFile"},
+		{"two secrets", `[{url: "https://h.example/a", webhookSecretEnv: T, webhookSecretFile: f}]`, "f.yaml:1:80: both webhookSecretEnv and webhookSecretFile"},
 		{"poll", `[{git: a, poll: 10ms}]`, "f.yaml:1:26: poll is shorter than a second"},
 		{"poll as a number", `[{git: a, poll: 10}]`, "f.yaml:1:26: poll must be a duration, not the number 10"},
 		{"size", `[{git: a, maxMiB: 0}]`, "f.yaml:1:28: maxMiB must be from 1 to 1024"},

@@ -235,6 +235,22 @@ func (db *DB) PutJob(ctx context.Context, v Job) error {
 	return jobs.set(ctx, db, &v)
 }
 
+// EndJob puts the end of a job of a node that was lost, unless somebody has noted
+// something about the job since v.Updated.
+func (db *DB) EndJob(ctx context.Context, v Job) (ended bool, err error) {
+	if err := jobs.check(&v); err != nil {
+		return false, err
+	}
+	err = db.write(ctx, func(t tx) error {
+		end := do(`UPDATE jobs SET state = $2, result = $3, updated = $4 WHERE id = $1 AND updated = $5`,
+			v.ID, v.State, string(v.Result), micros(db.now()), micros(v.Updated))
+		err := t.run(ctx, end)
+		ended = end.affected > 0
+		return err
+	})
+	return ended, err
+}
+
 // Jobs lists all jobs by id.
 func (db *DB) Jobs(ctx context.Context) ([]Job, error) { return jobs.list(ctx, db) }
 

@@ -18,6 +18,14 @@ import (
 // batches share a transaction.
 const MaxChanges = 1000
 
+// What one revision tells its followers at the most: more than MaxTold changes, or
+// MaxBytes of keys and values, are told as one Reload, and a Batch of more bytes is
+// ErrTooLarge. A follower has a revision in memory as a whole. Variables for tests.
+var (
+	MaxTold  int64 = 100_000
+	MaxBytes       = 32 << 20
+)
+
 // Op is what a change does.
 type Op string
 
@@ -58,7 +66,7 @@ type Batch struct {
 	// Sum tells another use of the Key where the caller knows better than the content
 	// does what a repeated call is: the hash of a request. Empty: that of the content.
 	Sum     string   `json:"-"`
-	Changes []Change `json:"changes"` // at most MaxChanges, each of another item
+	Changes []Change `json:"changes"` // at most MaxChanges and MaxBytes, each of another item
 	// The conditions, which are no content: a repeated call has others.
 	Base  int64  `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
 	Since int64  `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
@@ -152,8 +160,12 @@ func (p *pending) prepare() error {
 		return invalid("note, actor or sum is no text")
 	}
 	seen := make(map[itemName]bool, len(p.Changes))
+	bytes := 0
 	for i := range p.Changes {
 		c := &p.Changes[i]
+		if bytes += len(c.Item.Key) + len(c.Item.Value); bytes > MaxBytes {
+			return fmt.Errorf("%w: over %d bytes in one batch; stage it", ErrTooLarge, MaxBytes)
+		}
 		if c.Op != Put && c.Op != Delete {
 			return invalid("the change of %s %s has the op %q", c.Item.Kind, c.Item.Key, c.Op)
 		}
@@ -407,7 +419,7 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		now := a.items[itemName{c.Item.Kind, c.Item.Key}]
-		if err := c.allowed(now); err != nil {
+		if err := c.Allowed(now); err != nil {
 			return Receipt{}, err
 		}
 		if c.Op == Delete || now == nil || !now.sameAs(&c.Item) {
@@ -434,8 +446,9 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	return r, nil
 }
 
-// allowed reports why c may not be done to now.
-func (c *Change) allowed(now *Item) error {
+// Allowed reports why c may not be done to what the item is now, nil if there is
+// none: a [Conflict], or [ErrNotFound].
+func (c *Change) Allowed(now *Item) error {
 	conflict := func(format string, args ...any) error {
 		return &Conflict{Kind: c.Item.Kind, Key: c.Item.Key, Want: c.If, Now: now, Reason: fmt.Sprintf(format, args...)}
 	}

@@ -13,6 +13,7 @@ var (
 	ErrConflict    = errors.New("conflict")                                    // a *Conflict or Conflicts says with what
 	ErrMoved       = errors.New("the store has moved on")                      // Base is not the newest revision
 	ErrStale       = errors.New("the content was changed")                     // since the revision Since
+	ErrCancelled   = errors.New("cancelled")                                   // of a changeset, with ErrConflict
 	ErrPaused      = errors.New("the source is paused")                        // it publishes nothing until it is resumed
 	ErrInvalid     = errors.New("invalid")                                     // of the caller's making; the message says what
 	ErrTooLarge    = errors.New("too many changes for one transaction")        // Stage them

@@ -60,7 +60,8 @@ func readHead(ctx context.Context, t tx, h *Head) error {
 }
 
 // Changes gives whole revisions behind after, in order and without a gap: as many
-// as have at most limit changes together, but at least one if there is one.
+// as have at most limit changes and some MaxBytes together, but at least one if there
+// is one.
 // Nothing new gives none. ErrTooOld: after is below the floor, of another epoch,
 // or of a future that a restore has undone; fetch a snapshot.
 func (db *DB) Changes(ctx context.Context, after Cursor, limit int) ([]Revision, error) {
@@ -71,8 +72,8 @@ func (db *DB) Changes(ctx context.Context, after Cursor, limit int) ([]Revision,
 		// The changes are read before the ends: what a compaction takes away between
 		// the two, the floor then tells.
 		stopped := fmt.Errorf("limit")
-		total := 0
-		err := each(ctx, t, func(r rows) error {
+		total, bytes := 0, 0
+		row := func(r rows) error {
 			var c FeedChange
 			var rev, since, at int64
 			var op string
@@ -84,7 +85,7 @@ func (db *DB) Changes(ctx context.Context, after Cursor, limit int) ([]Revision,
 				c.Item.Value = nil
 			}
 			if n := len(revisions); n == 0 || revisions[n-1].Rev != rev {
-				if n > 0 && total >= limit {
+				if n > 0 && (total >= limit || bytes > MaxBytes) {
 					return stopped
 				}
 				revisions = append(revisions, Revision{Rev: rev, At: fromMicros(at)})
@@ -92,9 +93,17 @@ func (db *DB) Changes(ctx context.Context, after Cursor, limit int) ([]Revision,
 			last := &revisions[len(revisions)-1]
 			last.Changes = append(last.Changes, c)
 			total++
+			bytes += len(c.Item.Value)
 			return nil
-		}, `SELECT rev, op, kind, key, since, source, team, value, at FROM changes WHERE shard = 0 AND rev > $1 ORDER BY shard, rev, seq LIMIT $2`,
-			after.Rev, int64(max(limit, 0)+MaxChanges+1))
+		}
+		const columns = `SELECT rev, op, kind, key, since, source, team, value, at FROM changes WHERE shard = 0 AND `
+		most := max(limit, 0) + MaxChanges + 1
+		err := each(ctx, t, row, columns+`rev > $1 ORDER BY shard, rev, seq LIMIT $2`, after.Rev, int64(most))
+		if total == most && len(revisions) == 1 { // a long one: all of it
+			revisions = nil
+			total = limit
+			err = each(ctx, t, row, columns+`rev = $1 ORDER BY shard, rev, seq`, after.Rev+1)
+		}
 		if err != nil && err != stopped {
 			return err
 		}

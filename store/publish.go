@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -17,9 +18,9 @@ type PublishOptions struct {
 }
 
 // Publish brings a changeset into force: one revision, all or nothing, whatever
-// its size. On nil it is on disk. Up to MaxChanges differences are told by the
-// feed one by one; more are one change with the op Reload, after which followers
-// fetch a snapshot. It changes only what differs.
+// its size. On nil it is on disk. Up to MaxTold differences, and
+// MaxBytes of them, are told by the feed one by one; more are one change with the op
+// Reload, after which followers fetch a snapshot. It changes only what differs.
 //
 // While a large changeset is published, other writes wait; readers do not.
 //
@@ -87,10 +88,14 @@ func (c *Changeset) publish(ctx context.Context, t tx, o PublishOptions) (Receip
 	case s.Changes() == 0:
 		r.Rev--
 		return r, t.run(ctx, do(`UPDATE feed SET rev = rev - 1 WHERE shard = 0`))
-	case s.Changes() <= MaxChanges:
-		err = c.publishSmall(ctx, t, a, kinds, &r)
 	default:
-		err = c.publishLarge(ctx, t, a, s, kinds, &r)
+		err = errLarge
+		if s.Changes() <= MaxChanges {
+			err = c.publishSmall(ctx, t, a, kinds, &r)
+		}
+		if errors.Is(err, errLarge) {
+			err = c.publishLarge(ctx, t, a, s, kinds, &r)
+		}
 	}
 	if err != nil {
 		return r, err
@@ -137,27 +142,76 @@ func (c *Changeset) foreign(ctx context.Context, t tx) error {
 	return all
 }
 
-// publishSmall writes what a Batch of the differences would.
-func (c *Changeset) publishSmall(ctx context.Context, t tx, a *applying, kinds []string, r *Receipt) error {
-	p := &pending{Batch: Batch{Actor: c.Actor, Note: c.Note}, ownKey: true}
-	err := each(ctx, t, func(r rows) error {
+// differences gives each change that publishing makes: those staged that are not so
+// already, then the deletes of what is left over of kinds.
+func (c *Changeset) differences(ctx context.Context, t tx, kinds []string, fn func(Change) error) error {
+	if err := each(ctx, t, func(r rows) error {
 		var change Change
-		err := scanStaged(r, &change)
-		p.Changes = append(p.Changes, change)
-		return err
+		if err := scanStaged(r, &change); err != nil {
+			return err
+		}
+		return fn(change)
 	}, `SELECT s.op, s.kind, s.key, s.since, s.source, s.team, s.value `+joinStaged+`
-		AND (s.op = 'put' AND (i.key IS NULL OR `+differs+`) OR s.op = 'delete' AND i.key IS NOT NULL) ORDER BY s.changeset, s.kind, s.key`, c.ID)
-	if err != nil {
+		AND (s.op = 'put' AND (i.key IS NULL OR `+differs+`) OR s.op = 'delete' AND i.key IS NOT NULL) ORDER BY s.changeset, s.kind, s.key`, c.ID); err != nil {
 		return err
 	}
 	for _, kind := range kinds {
 		if err := each(ctx, t, func(r rows) error {
 			change := Change{Op: Delete, Item: Item{Kind: kind}}
-			p.Changes = append(p.Changes, change)
-			return r.Scan(&p.Changes[len(p.Changes)-1].Item.Key)
+			if err := r.Scan(&change.Item.Key); err != nil {
+				return err
+			}
+			return fn(change)
 		}, `SELECT i.key FROM items i WHERE `+leftOver+` ORDER BY i.source, i.kind, i.key`, c.Source, kind, c.ID); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Differences lists the changes that publishing would make now, as far as they are
+// not more than most: then it is ErrTooLarge. However much is staged, it holds in
+// memory only what is different.
+func (c *Changeset) Differences(ctx context.Context, most int) (list []Change, err error) {
+	if err := c.db.engine.beforeCompare(ctx, c.Count); err != nil {
+		return nil, err
+	}
+	err = c.db.read(ctx, true, func(t tx) error {
+		list = nil
+		var kinds []string
+		if c.Mode == Replace {
+			var err error
+			if kinds, err = c.replaced(ctx, t); err != nil {
+				return err
+			}
+		}
+		return c.differences(ctx, t, kinds, func(change Change) error {
+			if len(list) == most {
+				return fmt.Errorf("%w: more than %d", ErrTooLarge, most)
+			}
+			list = append(list, change)
+			return nil
+		})
+	})
+	return list, err
+}
+
+// errLarge says that changes are too large for memory.
+var errLarge = errors.New("the changes are large")
+
+// publishSmall writes what a Batch of the differences would. errLarge: it has
+// written nothing.
+func (c *Changeset) publishSmall(ctx context.Context, t tx, a *applying, kinds []string, r *Receipt) error {
+	p := &pending{Batch: Batch{Actor: c.Actor, Note: c.Note}, ownKey: true}
+	bytes := 0
+	if err := c.differences(ctx, t, kinds, func(change Change) error {
+		if bytes += len(change.Item.Value); bytes > MaxBytes {
+			return errLarge
+		}
+		p.Changes = append(p.Changes, change)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if err := a.read(t, []*pending{p}, 0); err != nil {
 		return err
@@ -201,9 +255,36 @@ func (c *Changeset) publishLarge(ctx context.Context, t tx, a *applying, s Summa
 		return err
 	}
 	r.Added, r.Changed, r.Removed = s.Added, s.Changed, s.Removed
+	if err := c.tell(ctx, t, a, &s); err != nil {
+		return err
+	}
 	a.write = append(a.write,
-		do(`INSERT INTO changes (shard, rev, seq, kind, op, key, since, source, team, value, at) VALUES (0, $1, 0, '', 'snapshot', $2, 0, $3, '', '', $4)`, rev, c.ID, c.Source, now),
 		a.chain.add(Entry{At: a.now, Rev: rev, Actor: c.Actor, Action: "publish", Kind: "changeset", Key: c.ID,
 			After: fmt.Sprintf(`{"mode":%q,"added":%d,"changed":%d,"removed":%d}`, c.Mode, s.Added, s.Changed, s.Removed)}))
 	return nil
+}
+
+// tell writes for the feed what was published: one by one, or that it is too much.
+func (c *Changeset) tell(ctx context.Context, t tx, a *applying, s *Summary) error {
+	const into = `INSERT INTO changes (shard, rev, seq, kind, op, key, since, source, team, value, at) `
+	rev, now := a.rev, micros(a.now)
+	if s.Changes() <= MaxTold {
+		var found bool
+		var bytes int64
+		if err := t.run(ctx,
+			do(into+`SELECT 0, CAST($2 AS BIGINT), row_number() OVER (ORDER BY i.kind, i.key) - 1, i.kind, 'put', i.key, i.since, i.source, i.team, i.value, CAST($3 AS BIGINT)
+				FROM staged s JOIN items i ON i.kind = s.kind AND i.key = s.key WHERE s.changeset = $1 AND s.op = 'put' AND i.rev = CAST($2 AS BIGINT)`, c.ID, rev, now),
+			do(into+`SELECT 0, CAST($1 AS BIGINT), CAST($2 AS BIGINT) + row_number() OVER (ORDER BY h.kind, h.key) - 1, h.kind, 'delete', h.key, h.since, h.source, h.team, '', CAST($3 AS BIGINT)
+				FROM history h WHERE h.until = CAST($1 AS BIGINT) AND NOT EXISTS (SELECT 1 FROM items i WHERE i.kind = h.kind AND i.key = h.key)`, rev, s.Added+s.Changed, now),
+			one(&found, []any{&bytes}, `SELECT COALESCE(sum(octet_length(value) + octet_length(key)), 0) FROM changes WHERE shard = 0 AND rev = $1`, rev)); err != nil {
+			return err
+		}
+		if bytes <= int64(MaxBytes) {
+			return nil
+		}
+		if err := t.run(ctx, do(`DELETE FROM changes WHERE shard = 0 AND rev = $1`, rev)); err != nil {
+			return err
+		}
+	}
+	return t.run(ctx, do(into+`VALUES (0, $1, 0, '', 'snapshot', $2, 0, $3, '', '', $4)`, rev, c.ID, c.Source, now))
 }

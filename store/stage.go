@@ -213,7 +213,7 @@ func (c *Changeset) Each(ctx context.Context) iter.Seq2[Change, error] {
 		switch {
 		case err != nil:
 		case now.State != StateOpen:
-			err = fmt.Errorf("%w: the changeset %s is %s", ErrConflict, c.ID, now.State)
+			err = c.ended(now.State)
 		case now.Count != n:
 			err = fmt.Errorf("%w: %d items were staged for the changeset %s, and %d are there: stage them again", ErrCorrupt, now.Count, c.ID, n)
 		}
@@ -342,11 +342,18 @@ func (c *Changeset) notOpen(ctx context.Context, t tx, attempt int) error {
 	case !found:
 		return fmt.Errorf("changeset %s: %w", c.ID, ErrNotFound)
 	case state != StateOpen:
-		return fmt.Errorf("%w: the changeset %s is %s", ErrConflict, c.ID, state)
+		return c.ended(state)
 	case chunk == c.chunk+1 && attempt > 0:
 		return nil // the answer to the first try was lost
 	}
 	return fmt.Errorf("%w: somebody else adds to the changeset %s", ErrConflict, c.ID)
+}
+
+func (c *Changeset) ended(state string) error {
+	if state == StateCancelled {
+		return fmt.Errorf("%w: the changeset %s is %w", ErrConflict, c.ID, ErrCancelled)
+	}
+	return fmt.Errorf("%w: the changeset %s is %s", ErrConflict, c.ID, state)
 }
 
 func (c *Changeset) twice(name itemName) error {

@@ -76,6 +76,48 @@ func opsOf(t testing.TB, db *DB, rev int64) string {
 	return strings.Join(ops, ", ")
 }
 
+func TestDifferencesAreWhatPublishingWouldChange(t *testing.T) {
+	onEach(t, func(t *testing.T, db *DB, _ *clock) {
+		publish(t, stage(t, db, StageOptions{}, many("a", 50, "x")))
+		commit(t, db, Change{Op: Put, Item: Item{Kind: KindRedirect, Key: "z", Value: value("x"), Source: "git"}})
+		for _, tt := range []struct {
+			mode Mode
+			want string
+		}{
+			{Merge, "put a/000003, delete a/000007, put b"},
+			{Replace, "put a/000003, delete a/000007, put b, delete a/000049"},
+		} {
+			c := stage(t, db, StageOptions{Mode: tt.mode}, func(yield func(Change, error) bool) {
+				for change := range many("a", 49, "x") {
+					switch change.Item.Key {
+					case "a/000003":
+						change.Item.Value = value("y")
+					case "a/000007":
+						change = remove("a/000007")
+					}
+					if !yield(change, nil) {
+						return
+					}
+				}
+			}, changes(put("b", "x")))
+			list, err := c.Differences(t.Context(), 4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, change := range list {
+				got = append(got, string(change.Op)+" "+change.Item.Key)
+			}
+			if strings.Join(got, ", ") != tt.want {
+				t.Errorf("%s: %v, want %s", tt.mode, got, tt.want)
+			}
+			if _, err := c.Differences(t.Context(), len(list)-1); !errors.Is(err, ErrTooLarge) {
+				t.Errorf("%s: one too many: %v", tt.mode, err)
+			}
+		}
+	})
+}
+
 func TestSmallChangesetIsToldOneByOne(t *testing.T) {
 	onEach(t, func(t *testing.T, db *DB, _ *clock) {
 		commit(t, db, put("a/1", "x"), put("a/2", "x"), put("a/3", "x"))
@@ -103,7 +145,96 @@ func TestSmallChangesetIsToldOneByOne(t *testing.T) {
 	})
 }
 
+// told sets what a revision tells at the most.
+func told(t *testing.T, changes int64, bytes int) {
+	mostChanges, mostBytes := MaxTold, MaxBytes
+	MaxTold, MaxBytes = changes, bytes
+	t.Cleanup(func() { MaxTold, MaxBytes = mostChanges, mostBytes })
+}
+
+// TestLargeChangesetIsToldOneByOne wants of a changeset that is more than a batch
+// what the feed tells of a batch.
+func TestLargeChangesetIsToldOneByOne(t *testing.T) {
+	onEach(t, func(t *testing.T, db *DB, c *clock) {
+		publish(t, stage(t, db, StageOptions{Source: "api", Mode: Replace}, many("a", 3000, "x")))
+		c.jump(time.Hour)
+		// 500 stay, 1,500 change, 1,000 go, 2 come.
+		publish(t, stage(t, db, StageOptions{Source: "api", Mode: Replace}, many("a", 500, "x"), func(yield func(Change, error) bool) {
+			i := 0
+			for c, err := range many("a", 2000, "y") {
+				if i++; i > 500 && !yield(c, err) {
+					return
+				}
+			}
+		}, changes(put("b/1", "x"), put("b/2", "x"))))
+		h, err := db.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		revisions, err := db.Changes(t.Context(), Cursor{h.Epoch, 0}, 10)
+		if err != nil || len(revisions) != 1 || len(revisions[0].Changes) != 3000 {
+			t.Fatalf("%d revisions, %v", len(revisions), err)
+		}
+		revisions, err = db.Changes(t.Context(), Cursor{h.Epoch, 1}, 10)
+		if err != nil || len(revisions) != 1 {
+			t.Fatalf("%d revisions, %v", len(revisions), err)
+		}
+		got := map[Op]int{}
+		for _, change := range revisions[0].Changes {
+			got[change.Op]++
+			now, err := db.Get(t.Context(), change.Item.Kind, change.Item.Key)
+			switch {
+			case change.Op == Delete:
+				if !errors.Is(err, ErrNotFound) || change.Item.Value != nil {
+					t.Fatalf("%s is told as deleted: %v", change.Item.Key, err)
+				}
+			case err != nil || now.Rev != 2 || !now.sameAs(&change.Item) || !now.Since.Equal(change.Item.Since):
+				t.Fatalf("told %+v, and it is %+v (%v)", change.Item, now, err)
+			}
+		}
+		if got[Put] != 1502 || got[Delete] != 1000 {
+			t.Errorf("told: %v", got)
+		}
+		if all := stage(t, db, StageOptions{Source: "api", Mode: Replace}, many("a", 1, "y")); publish(t, all).Removed != 2001 {
+			t.Error("not all that was left over is removed")
+		}
+	})
+}
+
+// TestRevisionIsBoundedInBytes: what a follower has to hold in memory, and what a
+// frame can hold.
+func TestRevisionIsBoundedInBytes(t *testing.T) {
+	told(t, MaxTold, 10_000)
+	onEach(t, func(t *testing.T, db *DB, _ *clock) {
+		long := strings.Repeat("x", 900)
+		var list []Change
+		for i := range 20 {
+			list = append(list, put(fmt.Sprintf("a/%02d", i), long))
+		}
+		if _, err := db.Commit(t.Context(), batch(list...)); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("a batch of 18,000 bytes: %v", err)
+		}
+		cs := stage(t, db, StageOptions{}, changes(list...))
+		if r := publish(t, cs); r.Added != 20 {
+			t.Errorf("%+v", r)
+		}
+		if got, want := opsOf(t, db, 1), "snapshot "+cs.ID; got != want {
+			t.Errorf("the feed tells %s, want %s", got, want)
+		}
+		commit(t, db, list[:10]...) // as they are: no revision
+		for i := range 10 {
+			commit(t, db, put(fmt.Sprintf("a/%02d", i), strings.Repeat("y", 3000)))
+		}
+		h, _ := db.Head(t.Context())
+		got, err := db.Changes(t.Context(), Cursor{h.Epoch, 1}, 1000)
+		if err != nil || len(got) == 0 || len(got) > 5 {
+			t.Errorf("%d revisions at once, %v", len(got), err)
+		}
+	})
+}
+
 func TestLargeChangesetIsOneReload(t *testing.T) {
+	told(t, 2000, MaxBytes)
 	onEach(t, func(t *testing.T, db *DB, c *clock) {
 		const n = 3000
 		first := publish(t, stage(t, db, StageOptions{}, many("a", n, "x")))

@@ -280,9 +280,13 @@ type Changeset struct {
 	DryRun        bool
 	Take          bool
 	AllowRemoving int64
-	Note          string
-	Key           string // the Idempotency-Key
-	ContentType   string // default application/x-ndjson
+	// Base is the revision that this was planned on, as a dry run gives it in Rev:
+	// 412 with the code base_moved if hosts or redirects were changed since. Nil: it
+	// does not matter.
+	Base        *int64
+	Note        string
+	Key         string // the Idempotency-Key
+	ContentType string // default application/x-ndjson
 }
 
 // PostChangeset streams rows. A large one comes back as a job: see WaitJob.
@@ -296,6 +300,9 @@ func (c *Client) PostChangeset(ctx context.Context, rows io.Reader, o Changeset)
 	}
 	if o.AllowRemoving > 0 {
 		q.Set("allowRemoving", strconv.FormatInt(o.AllowRemoving, 10))
+	}
+	if o.Base != nil {
+		q.Set("base", strconv.FormatInt(*o.Base, 10))
 	}
 	h := http.Header{"Content-Type": {o.ContentType}}
 	if o.ContentType == "" {

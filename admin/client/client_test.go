@@ -230,6 +230,9 @@ func TestClientDoesWhatTheDocumentSays(t *testing.T) {
 	if _, err := c.PauseSource(ctx, "none", true); !errors.As(err, &p) || p.Code != "not_found" {
 		t.Errorf("paused nothing: %v", err)
 	}
+	if err := c.CheckSource(ctx, "none"); !errors.As(err, &p) || p.Code != "not_found" {
+		t.Errorf("a check of no source: %v", err)
+	}
 	if _, err := c.PauseSource(ctx, "none", false); !errors.As(err, &p) || p.Code != "not_found" {
 		t.Errorf("resumed nothing: %v", err)
 	}
@@ -269,7 +272,7 @@ func TestClientDoesWhatTheDocumentSays(t *testing.T) {
 	}
 
 	// What has no method here is for the console, or one reads it in a list.
-	without := map[string]bool{"GET /jobs/{id}": true, "POST /session": true, "DELETE /session": true, "GET /sources/{label}": true, "GET /users/{user}": true, "GET /teams/{team}": true}
+	without := map[string]bool{"GET /jobs/{id}": true, "POST /session": true, "DELETE /session": true, "GET /sources/{label}": true, "POST /sources/{label}/hook": true, "GET /users/{user}": true, "GET /teams/{team}": true}
 	for route, methods := range w.doc.Paths {
 		for method := range methods {
 			name := strings.ToUpper(method) + " " + route

@@ -101,6 +101,11 @@ func (c *Client) PauseSource(ctx context.Context, label string, paused bool) (s 
 	return s, c.do(ctx, http.MethodPost, path("sources", label, verb), nil, nil, nil, &s)
 }
 
+// CheckSource makes the server, which has to follow the source, look at it now.
+func (c *Client) CheckSource(ctx context.Context, label string) error {
+	return c.do(ctx, http.MethodPost, path("sources", label, "check"), nil, nil, nil, nil)
+}
+
 // Audit lists who did what, the newest first.
 func (c *Client) Audit(ctx context.Context, kind, key, who string) iter.Seq2[admin.AuditEntry, error] {
 	return pages[admin.AuditEntry](ctx, c, "/audit", values("kind", kind, "key", key, "who", who))

@@ -228,6 +228,7 @@ func (n *node) newAdmin() (*admin.Server, error) {
 		}
 	}
 	a.Feed = replica.FeedHandler(s.feed(), n.followed)
+	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
 	return a, nil
 }
@@ -395,63 +396,132 @@ func (s *shared) scan(ctx context.Context) (replica.Content, error) {
 	}, nil
 }
 
+// checkedAtOnce is how many changes are checked together.
+const checkedAtOnce = 10_000
+
 // accept checks a proposal on top of what the node's own copy has.
 func (n *node) accept(ctx context.Context, p admin.Proposal) error {
-	s := n.shared
-	if err := n.reach(ctx, p.Base); err != nil {
+	list, many, err := different(ctx, &p)
+	if err != nil || !many && len(list) == 0 {
 		return err
 	}
-	const few = 10_000
-	var list []replica.Change
-	for c, err := range p.Changes {
-		if err != nil {
-			return err
+	if err := n.reach(ctx, p.Base, p.Changeset != nil); err != nil {
+		return err
+	}
+	if !many {
+		return n.shared.replica.Check(list)
+	}
+	return n.shared.replica.CheckAll(replica.Proposal{Changes: changesOf(p.Changeset.Each(ctx)), Gone: gone(&p)})
+}
+
+// different gives what a proposal changes, unless that is more than is checked at
+// once.
+func different(ctx context.Context, p *admin.Proposal) (list []replica.Change, many bool, err error) {
+	if p.Changeset == nil {
+		for c, err := range changesOf(p.Changes) {
+			if err != nil {
+				return nil, false, err
+			}
+			list = append(list, c)
 		}
-		if list = append(list, replica.Change{Op: replica.Op(c.Op), Item: replica.Item(c.Item)}); len(list) > few {
-			break
+		return list, false, nil
+	}
+	changes, err := p.Changeset.Differences(ctx, checkedAtOnce)
+	if errors.Is(err, store.ErrTooLarge) {
+		return nil, true, nil
+	}
+	for i := range changes {
+		list = append(list, changeOf(&changes[i]))
+	}
+	return list, false, err
+}
+
+func changeOf(c *store.Change) replica.Change {
+	return replica.Change{Op: replica.Op(c.Op), Item: replica.Item(c.Item)}
+}
+
+func changesOf(changes iter.Seq2[store.Change, error]) iter.Seq2[replica.Change, error] {
+	return func(yield func(replica.Change, error) bool) {
+		for c, err := range changes {
+			if !yield(changeOf(&c), err) {
+				return
+			}
 		}
 	}
-	if p.Replaces || len(list) > few {
-		return admin.AcceptByCompiling(s.db)(ctx, p)
+}
+
+// gone tells what a proposal that replaces takes away.
+func gone(p *admin.Proposal) func(*replica.Item) bool {
+	if !p.Replaces {
+		return nil
 	}
-	err := s.replica.Check(list)
-	if errors.Is(err, replica.ErrNoState) {
-		return admin.AcceptByCompiling(s.db)(ctx, p)
+	return func(it *replica.Item) bool {
+		return it.Source == p.Source && (len(p.Kinds) == 0 || slices.Contains(p.Kinds, it.Kind))
+	}
+}
+
+// patience is how long a request waits for the node's own copy to have what was
+// written before it.
+const patience = 10 * time.Second
+
+// reach waits until the node's own copy is at a revision of the store, for as long
+// as it takes or for patience. ErrMoved: it is beyond, or the store is.
+func (n *node) reach(ctx context.Context, rev int64, long bool) error {
+	head, err := n.shared.db.Head(ctx)
+	switch {
+	case err != nil:
+		return err
+	case head.Rev != rev:
+		return store.ErrMoved
+	}
+	err = n.await(ctx, head.Cursor(), long)
+	if at, _ := n.shared.replica.Cursor(); err == nil && at.Rev != rev {
+		return store.ErrMoved
 	}
 	return err
 }
 
-// reach waits until the node's own copy is at a revision.
-func (n *node) reach(ctx context.Context, rev int64) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
+// await waits until the node's own copy has a revision of the store.
+func (n *node) await(ctx context.Context, want store.Cursor, long bool) error {
+	begin, told := time.Now(), time.Now()
 	for {
 		at, changed := n.cursor()
-		switch {
-		case at > rev:
-			return store.ErrMoved
-		case at == rev:
+		if at.Epoch == want.Epoch && at.Rev >= want.Rev {
 			return nil
+		}
+		if !long && time.Since(begin) > patience {
+			return admin.CatchingUp(fmt.Sprintf("the node's own copy is at revision %d, and the store at %d", at.Rev, want.Rev))
+		}
+		if time.Since(told) > patience {
+			told = time.Now()
+			n.log.Info("waiting for the node's own copy", "at", at.Rev, "store", want.Rev, "for", time.Since(begin).Round(time.Second))
 		}
 		select {
 		case <-changed:
 		case <-time.After(20 * time.Millisecond): // a revision that changes no table
+			head, err := n.shared.db.Head(ctx)
+			if err != nil {
+				return err
+			}
+			if head.Epoch != want.Epoch {
+				return store.ErrMoved
+			}
 		case <-ctx.Done():
-			return fmt.Errorf("the node's own copy is at revision %d, not yet at %d: %w", at, rev, ctx.Err())
+			return ctx.Err()
 		}
 	}
 }
 
-// cursor is the revision of the node's own copy, and a channel that is closed when
+// cursor is where the node's own copy is, and a channel that is closed when
 // it may be another.
-func (n *node) cursor() (rev int64, changed <-chan struct{}) {
+func (n *node) cursor() (at replica.Cursor, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.news == nil {
 		n.news = make(chan struct{})
 	}
-	at, _ := n.shared.replica.Cursor()
-	return at.Rev, n.news
+	at, _ = n.shared.replica.Cursor()
+	return at, n.news
 }
 
 // tableChanged is called by the node's own copy whenever its table is another.
@@ -481,35 +551,72 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 		return err
 	}
 	by := store.Actor{Who: label}
+	if s, err := db.Source(ctx, label); err == nil && s.Paused { // publishing would say so, too late
+		return fmt.Errorf("%w: %s", store.ErrPaused, label)
+	}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
 		return err
 	}
 	defer set.Cancel(context.WithoutCancel(ctx)) // without effect on one that is published
-	changes := itemsOf(label, content)
+	owners := admin.NewOwners(db)
+	if err := owners.Load(ctx); err != nil {
+		return err
+	}
+	moved, err := owners.Replace(ctx, label, content.Hosts)
+	if err != nil {
+		return err
+	}
+	changes := owners.Label(ctx, itemsOf(label, content))
 	if _, err := set.Add(ctx, changes); err != nil {
 		return err
 	}
-	for {
-		head, err := db.Head(ctx)
-		if err != nil {
-			return err
+	receipt, err := n.publishSet(ctx, set)
+	if err != nil {
+		return err
+	}
+	if receipt.Changes() > 0 {
+		n.contents.kept.published(label, receipt.Rev)
+	}
+	if len(moved) > 0 {
+		if _, rev, err := admin.Relabel(ctx, db, by, moved); err != nil {
+			n.log.Error("give redirects the team of their host; it is tried again", "err", err)
+		} else {
+			receipt.Rev = max(receipt.Rev, rev)
 		}
-		err = n.accept(ctx, admin.Proposal{Base: head.Rev, Changes: changes, Replaces: true, Source: label, Changeset: set})
-		var receipt store.Receipt
+	}
+	// It is in force, whatever becomes of the wait: it is for the log to say so when
+	// it is served.
+	if err := n.await(ctx, store.Cursor{Epoch: receipt.Epoch, Rev: receipt.Rev}, true); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrMoved) {
+		n.log.Warn("content is in the store, and the node's own copy does not have it yet", "source", label, "rev", receipt.Rev, "err", err)
+	}
+	return nil
+}
+
+// publishAttempts bounds how often a publication is tried while others write.
+const publishAttempts = 100
+
+// publishSet brings what a source has staged into force, unless nothing is different.
+func (n *node) publishSet(ctx context.Context, set *store.Changeset) (receipt store.Receipt, err error) {
+	for i := range publishAttempts {
+		head, err := n.shared.db.Head(ctx)
+		if err != nil {
+			return receipt, err
+		}
+		err = n.accept(ctx, admin.Proposal{Base: head.Rev, Replaces: true, Source: set.Source, Changeset: set})
 		if err == nil {
 			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev})
 		}
-		if err == nil {
-			if err = n.reach(ctx, receipt.Rev); errors.Is(err, store.ErrMoved) {
-				err = nil // and further
-			}
-			return err
-		}
 		if !errors.Is(err, store.ErrMoved) {
-			return err
+			return receipt, err
+		}
+		select {
+		case <-time.After(min(time.Duration(i)*10*time.Millisecond, time.Second)):
+		case <-ctx.Done():
+			return receipt, ctx.Err()
 		}
 	}
+	return receipt, store.ErrMoved
 }
 
 // publishFew is publish for a source of which little has changed: the node's own
@@ -690,19 +797,18 @@ func (n *node) current() *redirect.Table {
 // tidyEvery is how often a store is tidied, by one of its control nodes.
 const tidyEvery = time.Hour
 
-// tidy removes from the store what is older than it has to be, until ctx ends.
-func (n *node) tidy(ctx context.Context) {
+// tidy removes from the store, at each tick, what is older than it has to be, until
+// ctx ends.
+func (n *node) tidy(ctx context.Context, tick <-chan time.Time) {
 	if n.shared == nil || n.shared.db == nil {
 		return
 	}
 	db := n.shared.db
-	tick := time.NewTicker(tidyEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 		}
 		lease, err := db.Acquire(ctx, "tidy", n.o.name, tidyEvery/2)
 		if errors.Is(err, store.ErrFenced) {
@@ -710,7 +816,7 @@ func (n *node) tidy(ctx context.Context) {
 		}
 		if err == nil {
 			_, err = db.Tidy(ctx, store.Retention{})
-			err = errors.Join(err, db.Release(ctx, lease))
+			err = errors.Join(err, n.admin.Tidy(ctx), db.Release(ctx, lease))
 		}
 		if err != nil && ctx.Err() == nil {
 			n.log.Warn("the store could not be tidied; it is tried again", "err", err, "in", tidyEvery)

@@ -10,6 +10,7 @@ import (
 	"fingerpost"
 	"fingerpost/source"
 	"fingerpost/source/fetch"
+	"fingerpost/store"
 )
 
 // contents joins what a node serves: the content of its files and of every source
@@ -22,6 +23,8 @@ type contents struct {
 	// always the join of parts, or of those before a change under way.
 	mu    sync.Mutex
 	parts []source.Content // of the files; then of each source
+
+	kept keeper
 }
 
 // replace puts next in the place of a part if all parts together are taken.
@@ -57,10 +60,18 @@ const loadPatience = 15 * time.Second
 // has. One that is down, or has something bad, is an error in the log unless there
 // is nothing else to serve.
 func (n *node) load() error {
+	if err := n.readPauses(n.life); err != nil {
+		return err
+	}
 	err := n.contents.replace(0, n.set.Content())
-	if errors.Is(err, errStoreAway) {
+	n.filesRead(err)
+	switch {
+	case errors.Is(err, errStoreAway):
 		n.unapplied, err = true, nil
 		n.logErrors("content of files waits for the store", errStoreAway)
+	case errors.Is(err, store.ErrPaused):
+		n.log.Info("the files are paused: what they held before is served", "source", n.label(0))
+		err = nil
 	}
 	if err != nil || len(n.remotes) == 0 {
 		return err
@@ -85,7 +96,8 @@ func (n *node) load() error {
 
 // openSources makes the sources that the settings name; nobody is asked yet.
 func (n *node) openSources() {
-	n.contents = &contents{apply: n.apply, parts: make([]source.Content, 1+len(n.settings.Sources))}
+	parts := 1 + len(n.settings.Sources)
+	n.contents = &contents{apply: n.apply, parts: make([]source.Content, parts), kept: newKeeper(parts)}
 	for i, e := range n.settings.Sources {
 		n.remotes = append(n.remotes, remote{source.NewRemote(&e, fetch.New(e)), i + 1})
 	}
@@ -93,11 +105,16 @@ func (n *node) openSources() {
 
 // follow applies what changes in files of content and in sources until ctx ends.
 func (n *node) follow(ctx context.Context) {
+	go n.keepSources(ctx)
 	go n.set.Watch(ctx, func(c source.Content) error {
 		err := n.contents.replace(0, c)
 		n.retry(err == nil, 0)
 		return err
 	}, func(err error) {
+		if n.filesRead(err); errors.Is(err, store.ErrPaused) {
+			n.log.Info("a change of files waits: they are paused", "source", n.label(0))
+			err = withoutPause(err)
+		}
 		n.metrics.Reloaded(err == nil, time.Now())
 		n.logErrors("a change was refused, the last good version keeps serving", err)
 	})
@@ -108,6 +125,11 @@ func (n *node) follow(ctx context.Context) {
 			return err
 		}, func(err error) {
 			n.countFailing()
+			n.contents.kept.look()
+			if errors.Is(err, store.ErrPaused) {
+				n.log.Info("a change of a source waits: it is paused", "source", r.State().Label)
+				return
+			}
 			n.logSource("a source was refused, its last good version keeps serving", r, err)
 		})
 	}
@@ -140,7 +162,7 @@ func (n *node) logSource(what string, r remote, err error) {
 func (n *node) failing() int {
 	failing := 0
 	for _, r := range n.remotes {
-		if r.State().Err != nil {
+		if err := r.State().Err; err != nil && !errors.Is(err, store.ErrPaused) {
 			failing++
 		}
 	}

@@ -59,23 +59,32 @@ func newHTTPClient() *http.Client {
 // secret reads a token: anew each time, since it may be rotated. Empty where none
 // is named.
 func secret(e *source.Elsewhere) (string, error) {
+	return readSecret("token", e.TokenEnv, e.TokenFile)
+}
+
+// WebhookSecret reads the secret of a source's webhook, in the same way.
+func WebhookSecret(e *source.Elsewhere) (string, error) {
+	return readSecret("webhookSecret", e.WebhookSecretEnv, e.WebhookSecretFile)
+}
+
+func readSecret(setting, env, file string) (string, error) {
 	switch {
-	case e.TokenEnv != "":
-		token := os.Getenv(e.TokenEnv)
-		if token == "" {
-			return "", fmt.Errorf("tokenEnv: the environment has no %s", e.TokenEnv)
+	case env != "":
+		text := os.Getenv(env)
+		if text == "" {
+			return "", fmt.Errorf("%sEnv: the environment has no %s", setting, env)
 		}
-		return token, nil
-	case e.TokenFile != "":
-		data, err := os.ReadFile(e.TokenFile)
+		return text, nil
+	case file != "":
+		data, err := os.ReadFile(file)
 		if err != nil {
-			return "", fmt.Errorf("tokenFile: %w", err)
+			return "", fmt.Errorf("%sFile: %w", setting, err)
 		}
-		token := strings.TrimSpace(string(data))
-		if token == "" {
-			return "", fmt.Errorf("tokenFile: %s is empty", e.TokenFile)
+		text := strings.TrimSpace(string(data))
+		if text == "" {
+			return "", fmt.Errorf("%sFile: %s is empty", setting, file)
 		}
-		return token, nil
+		return text, nil
 	}
 	return "", nil
 }
