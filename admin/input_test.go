@@ -78,6 +78,9 @@ func TestBadInputIsAProblemAndChangesNothing(t *testing.T) {
 			if tt.pointer != "" && !strings.Contains(pointers, tt.pointer+" ") || !strings.Contains(details, tt.text) {
 				t.Errorf("no %q at %s: %s", tt.text, tt.pointer, r.body)
 			}
+			if !p.hinted() {
+				t.Errorf("without a hint: %s", r.body)
+			}
 			if a.rev() != rev {
 				t.Errorf("something has changed")
 			}
