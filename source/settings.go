@@ -21,6 +21,7 @@ type Settings struct {
 	Log             Log
 	Limits          Limits
 	Sources         []Elsewhere // with the defaults that they leave out
+	OIDC            OIDC
 }
 
 // Listen are the addresses of the listeners, host:port: nil where the file does
@@ -58,6 +59,7 @@ type nodeKeys struct {
 	Log     Log    `json:"log"`
 	Limits  Limits `json:"limits"`
 	Sources *node  `json:"sources"`
+	OIDC    OIDC   `json:"oidc"`
 }
 
 // configKeys are all keys of a configuration file.
@@ -105,11 +107,15 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	} else if keys.Log.Sample < 1 && at.kind == kindNumber {
 		bad("log.sample", "log.sample must be 1 or more", "1 logs every request, 100 one in a hundred")
 	}
+	if _, given := root.find("oidc"); given {
+		keys.OIDC = f.oidc(&keys.OIDC, bad)
+	}
 	return &Settings{
 		Listen: keys.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
 		CertificatesDir: f.absolute(keys.Certificates.Dir),
 		CountryFile:     f.absolute(keys.Geo.Country),
 		Sources:         f.sources(keys.Sources),
+		OIDC:            keys.OIDC,
 	}
 }
 

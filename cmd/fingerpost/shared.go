@@ -153,6 +153,7 @@ func (n *node) newAdmin() *admin.Server {
 			n.log.Warn("cannot note how far a node is", "err", err)
 		}
 	})
+	a.OIDC = n.oidc()
 	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
 	return a
