@@ -62,7 +62,9 @@ type Batch struct {
 	// The conditions, which are no content: a repeated call has others.
 	Base  int64  `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
 	Since int64  `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
-	Actor Actor  `json:"actor"`
+	// Source, if not empty, is whose changes these are: fail with ErrPaused while it is paused.
+	Source string `json:"-"`
+	Actor  Actor  `json:"actor"`
 	Note  string `json:"note,omitempty"` // why, for people
 }
 
@@ -89,7 +91,8 @@ func (r *Receipt) Changes() int64 { return r.Added + r.Changed + r.Removed }
 //
 // Errors: a [Conflict] if a precondition does not hold, or the item is another
 // source's; [ErrNotFound] for the delete of what is not there; [ErrMoved];
-// [ErrStale]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
+// [ErrStale]; [ErrPaused]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has
+// changed.
 // [ErrUnavailable]: nothing has changed, the database cannot be reached.
 // [ErrUnknown]: the database was lost at the commit and did not come back, or ctx
 // ended meanwhile; repeat with the same Key.
@@ -120,6 +123,7 @@ type pending struct {
 	ownKey  bool   // the key was made for this call
 	hash    string // of the content, to tell another use of the key
 	touched touched
+	paused  bool
 	receipt Receipt
 	err     error
 	done    chan struct{}
@@ -134,8 +138,8 @@ func (p *pending) prepare() error {
 	if len(p.Key) > MaxKey || !isText(p.Key) {
 		return invalid("the idempotency key is over %d bytes or no text", MaxKey)
 	}
-	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) || !isText(p.Sum) {
-		return invalid("note, actor or sum is no text")
+	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) || !isText(p.Sum) || !isText(p.Source) {
+		return invalid("note, actor, sum or source is no text")
 	}
 	seen := make(map[itemName]bool, len(p.Changes))
 	for i := range p.Changes {
@@ -346,6 +350,10 @@ func (a *applying) read(t tx, group []*pending, attempt int) error {
 		if p.Since != 0 {
 			list = append(list, p.touched.load(p.Since)...)
 		}
+		if p.paused = false; p.Source != "" {
+			var found bool
+			list = append(list, one(&found, []any{&p.paused}, `SELECT paused FROM sources WHERE label = $1`, p.Source))
+		}
 		for i := range p.Changes {
 			name := itemName{p.Changes[i].Item.Kind, p.Changes[i].Item.Key}
 			if _, ok := a.items[name]; ok {
@@ -371,6 +379,9 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	}
 	if p.Base != 0 && p.Base != a.rev {
 		return Receipt{}, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev, p.Base)
+	}
+	if p.paused {
+		return Receipt{}, fmt.Errorf("%w: %s", ErrPaused, p.Source)
 	}
 	if p.Since != 0 {
 		if a.rev > a.began { // a batch before it, in this transaction
