@@ -60,12 +60,12 @@ type Batch struct {
 	Sum     string   `json:"-"`
 	Changes []Change `json:"changes"` // at most MaxChanges, each of another item
 	// The conditions, which are no content: a repeated call has others.
-	Base  int64  `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
-	Since int64  `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
+	Base  int64 `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
+	Since int64 `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
 	// Source, if not empty, is whose changes these are: fail with ErrPaused while it is paused.
 	Source string `json:"-"`
 	Actor  Actor  `json:"actor"`
-	Note  string `json:"note,omitempty"` // why, for people
+	Note   string `json:"note,omitempty"` // why, for people
 }
 
 // Receipt is what a write has come to.
