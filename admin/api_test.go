@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,11 @@ func (a answer) problem(t *testing.T) Problem {
 		t.Errorf("the problem %s does not go with the status %d", a.body, a.StatusCode)
 	}
 	return p
+}
+
+// hinted reports whether it says what to do.
+func (p *Problem) hinted() bool {
+	return p.Hint != "" || slices.ContainsFunc(p.Errors, func(f Fault) bool { return f.Hint != "" })
 }
 
 // do sends a request as who; headers are "Name: value".

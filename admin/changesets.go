@@ -246,7 +246,7 @@ func (s *Server) commitSmall(ctx context.Context, j *job, a *assembly, in *chang
 	var r store.Receipt
 	var err error
 	if len(changes) > 0 {
-		b := store.Batch{Changes: changes, Actor: a.p.actor(), Note: in.Note, Since: in.since()}
+		b := store.Batch{Changes: changes, Actor: a.p.actor(), Note: in.Note, Since: in.since(), Source: in.Source}
 		if j.keyed {
 			b.Key, b.Sum = keyOfJob(j.id), digest.sum()
 		}

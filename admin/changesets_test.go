@@ -224,6 +224,9 @@ func TestBadRowsAreToldByLineAndChangeNothing(t *testing.T) {
 			if len(p.Errors) != 1 || p.Errors[0].Line != tt.line || p.Errors[0].Pointer != tt.pointer || !strings.Contains(p.Errors[0].Detail, tt.text) {
 				t.Errorf("got %d %s", r.StatusCode, r.body)
 			}
+			if !p.hinted() {
+				t.Errorf("without a hint: %s", r.body)
+			}
 			if a.rev() != rev {
 				t.Errorf("something has changed")
 			}

@@ -2,8 +2,12 @@ package admin
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -193,5 +197,47 @@ func TestPausedSourceIsNotApplied(t *testing.T) {
 	a.do("publisher-a", "POST", "sources/git:x/resume", "")
 	if r := a.do("publisher-a", "POST", "changesets?source=git:x", row, asNDJSON); r.StatusCode != 200 {
 		t.Errorf("after: %s", r.body)
+	}
+}
+
+// TestExportedAuditIsCheckedByWhoHasNothingButTheExport follows the chain as the
+// documentation says it is made.
+func TestExportedAuditIsCheckedByWhoHasNothingButTheExport(t *testing.T) {
+	a := newTestAPI(t)
+	a.rule("x", "1")
+	a.rule("x", "2")
+	a.must(nil, "DELETE", "redirects/x?host=a.example", "")
+	a.fill("a.example", 1500, "")
+	check := func(export string) (seq int64, hash string) {
+		for line := range strings.Lines(export) {
+			var e AuditEntry
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatal(err)
+			}
+			h := sha256.New()
+			number := func(n int64) { binary.Write(h, binary.BigEndian, n) }
+			text := func(s string) { number(int64(len(s))); io.WriteString(h, s) }
+			text(hash)
+			number(e.Seq)
+			number(e.At.UnixMicro())
+			number(e.Rev)
+			for _, s := range []string{e.Who, e.Token, e.Action, e.Kind, e.Key, e.Before, e.After} {
+				text(s)
+			}
+			hash = hex.EncodeToString(h.Sum(nil))
+			if seq++; seq != e.Seq || hash != e.Hash {
+				return e.Seq, ""
+			}
+		}
+		return seq, hash
+	}
+	export := a.must(nil, "GET", "audit/export", "").body
+	var end AuditEnd
+	a.must(&end, "GET", "audit/verify", "")
+	if seq, hash := check(export); seq != end.Seq || hash != end.Hash || seq == 0 {
+		t.Errorf("the export ends with %d %s, the chain with %+v", seq, hash, end)
+	}
+	if _, hash := check(strings.Replace(export, "https://t.example/2", "https://t.example/3", 1)); hash != "" {
+		t.Error("a change in its middle is not seen")
 	}
 }

@@ -48,10 +48,12 @@ type hostOutput struct {
 	Body   HostResource
 }
 
+const hostHint = "a host pattern: shop.example, *.shop.example, .shop.example or *"
+
 func (in *HostInput) pattern() (fingerpost.HostPattern, error) {
 	name, err := fingerpost.ParseHostPattern(in.Host)
 	if err != nil {
-		p := invalidParameter("host", err.Error(), "a name such as shop.example or *.shop.example")
+		p := invalidParameter("host", err.Error(), hostHint)
 		p.Errors[0].Pointer = "host"
 		return "", p
 	}

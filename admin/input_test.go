@@ -88,6 +88,9 @@ func TestBadInputIsAProblemAndChangesNothing(t *testing.T) {
 			if tt.pointer != "" && !strings.Contains(pointers, tt.pointer+" ") || !strings.Contains(details, tt.text) {
 				t.Errorf("no %q at %s: %s", tt.text, tt.pointer, r.body)
 			}
+			if !p.hinted() {
+				t.Errorf("without a hint: %s", r.body)
+			}
 			if after := a.state(); after != before {
 				t.Errorf("something has changed from\n%s\nto\n%s", before, after)
 			}

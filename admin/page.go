@@ -67,7 +67,7 @@ func readNumberCursor(list, cursor string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(after, 10, 64)
 	if err != nil {
-		return 0, invalidParameter("cursor", "it is not a cursor", "")
+		return 0, invalidParameter("cursor", "it is not a cursor", "take next of the page before as it is, or leave it out for the first page")
 	}
 	return n, nil
 }

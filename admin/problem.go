@@ -213,6 +213,8 @@ func humaProblem(status int, message string, errs []error) *Problem {
 	}
 	p := problem(status, "bad_request", message, "the shape of requests is in GET /api/v1/openapi.json")
 	switch status {
+	case http.StatusBadRequest:
+		p.Hint = "the body is one JSON object, with Content-Type: application/json; see GET /api/v1/openapi.json"
 	case http.StatusUnprocessableEntity:
 		p.Code, p.Detail = "invalid", "what was sent is not valid; nothing has changed"
 		p.Hint = "the fields are those of GET /api/v1/openapi.json"
@@ -245,8 +247,8 @@ func hintFor(message string) string {
 		return "there is no such field: look at its spelling, capitals count"
 	case message == "unknown query parameter":
 		return "there is no such parameter"
-	case strings.HasPrefix(message, "expected "):
-		return "types and limits are in GET /api/v1/openapi.json"
+	case strings.HasPrefix(message, "expected"), strings.HasPrefix(message, "required"):
+		return "what it takes stands in GET /api/v1/openapi.json"
 	}
 	return ""
 }

@@ -31,7 +31,7 @@ func (s *Server) listRedirects(ctx context.Context, in *listRedirectsInput) (*re
 	if in.Host != "" {
 		host, err := fingerpost.ParseHostPattern(in.Host)
 		if err != nil {
-			return nil, invalidParameter("host", err.Error(), "a name such as shop.example or *.shop.example")
+			return nil, invalidParameter("host", err.Error(), hostHint)
 		}
 		q.Prefix = string(host) + "/"
 	}
@@ -48,7 +48,7 @@ type RedirectInput struct {
 
 func (in *RedirectInput) key() (host fingerpost.HostPattern, key string, err error) {
 	if host, err = fingerpost.ParseHostPattern(in.Host); err != nil {
-		return "", "", invalidParameter("host", err.Error(), "a name such as shop.example or *.shop.example")
+		return "", "", invalidParameter("host", err.Error(), hostHint)
 	}
 	return host, store.RedirectKey(host, in.ID), nil
 }

@@ -203,7 +203,7 @@ func decodeRow(text []byte) (r row, faults []Fault) {
 func syntaxFault(text []byte, err error) Fault {
 	var typed *json.UnmarshalTypeError
 	if errors.As(err, &typed) {
-		return Fault{Code: "bad_row", Detail: "the row is " + typed.Value + ", not an object", Hint: `a redirect is {"from": …, "to": …}`}
+		return Fault{Code: "bad_row", Detail: "the row is " + typed.Value + ", not an object", Hint: `as in {"from": "www.example.com/old", "to": "https://www.example.com/new"}`}
 	}
 	return Fault{Code: "bad_json", Detail: strings.TrimPrefix(err.Error(), "json: "), Hint: "each row must be whole, valid JSON"}
 }
@@ -470,7 +470,7 @@ func jsonRows(body io.Reader) iter.Seq2[row, error] {
 				return
 			}
 		default:
-			fail(rowError(1, Fault{Code: "bad_row", Detail: "the body is neither an array of rows nor a document"}))
+			fail(rowError(1, Fault{Code: "bad_row", Detail: "the body is neither an array of rows nor a document", Hint: `[{"from": …, "to": …}], or {"hosts": {…}, "redirects": […]}`}))
 			return
 		}
 		if _, err := d.Token(); err != io.EOF {

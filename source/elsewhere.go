@@ -2,7 +2,6 @@ package source
 
 import (
 	"cmp"
-	"net/netip"
 	"net/url"
 	"path"
 	"path/filepath"
@@ -273,7 +272,7 @@ func (f *reader) secretOverHTTP(u *url.URL, e *Elsewhere, field string, bad func
 	if u == nil || u.Scheme != "http" || e.TokenEnv == "" && e.TokenFile == "" {
 		return
 	}
-	if addr, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && addr.IsLoopback() {
+	if onLoopback(u) {
 		return
 	}
 	bad(field, "a token would be sent over plain http", "use https")

@@ -31,6 +31,7 @@ type Settings struct {
 	Log             Log
 	Limits          Limits
 	Sources         []Elsewhere // with the defaults that they leave out
+	OIDC            OIDC
 }
 
 // Listen are the addresses of the listeners, host:port: nil where the file does
@@ -94,6 +95,7 @@ type nodeKeys struct {
 	Log     Log    `json:"log"`
 	Limits  Limits `json:"limits"`
 	Sources *node  `json:"sources"`
+	OIDC    OIDC   `json:"oidc"`
 }
 
 // configKeys are all keys of a configuration file.
@@ -156,12 +158,16 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	if _, given := root.find("control"); given {
 		f.control(&keys.Control, bad)
 	}
+	if _, given := root.find("oidc"); given {
+		keys.OIDC = f.oidc(&keys.OIDC, bad)
+	}
 	return &Settings{
 		Listen: keys.Listen.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
 		Node: keys.Node, Role: keys.Role, Data: keys.Data, Control: keys.Control, Store: f.store(keys.Store, bad),
 		CertificatesDir: f.absolute(keys.Certificates.Dir),
 		CountryFile:     f.absolute(keys.Geo.Country),
 		Sources:         f.sources(keys.Sources),
+		OIDC:            keys.OIDC,
 	}
 }
 

@@ -68,10 +68,12 @@ type Batch struct {
 	Sum     string   `json:"-"`
 	Changes []Change `json:"changes"` // at most MaxChanges and MaxBytes, each of another item
 	// The conditions, which are no content: a repeated call has others.
-	Base  int64  `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
-	Since int64  `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
-	Actor Actor  `json:"actor"`
-	Note  string `json:"note,omitempty"` // why, for people
+	Base  int64 `json:"-"` // if not 0: fail with ErrMoved unless it is the newest revision
+	Since int64 `json:"-"` // if not 0: fail with ErrStale if a later revision changed hosts or redirects; Absent stands for revision 0
+	// Source, if not empty, is whose changes these are: fail with ErrPaused while it is paused.
+	Source string `json:"-"`
+	Actor  Actor  `json:"actor"`
+	Note   string `json:"note,omitempty"` // why, for people
 
 	// Records are put and deleted with the changes. They may come alone: then there
 	// is no revision.
@@ -104,7 +106,8 @@ func (r *Receipt) Changes() int64 { return r.Added + r.Changed + r.Removed }
 //
 // Errors: [ErrFenced]; a [Conflict] if a precondition does not hold, or the item is another
 // source's; [ErrNotFound] for the delete of what is not there; [ErrMoved];
-// [ErrStale]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has changed.
+// [ErrStale]; [ErrPaused]; [ErrTooLarge]; [ErrInvalid]; [ErrKeyReused]: nothing has
+// changed.
 // [ErrUnavailable], [ErrFull]: nothing has changed, the database cannot be reached or
 // has no room.
 // [ErrUnknown]: the database was lost at the commit and did not come back, or ctx
@@ -137,6 +140,7 @@ type pending struct {
 	hash    string // of the content, to tell another use of the key
 	touched touched
 	fence   int64 // of the lease, as the database has it
+	paused  bool
 	receipt Receipt
 	err     error
 	done    chan struct{}
@@ -156,8 +160,8 @@ func (p *pending) prepare() error {
 	if len(p.Key) > MaxKey || !isText(p.Key) {
 		return invalid("the idempotency key is over %d bytes or no text", MaxKey)
 	}
-	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) || !isText(p.Sum) {
-		return invalid("note, actor or sum is no text")
+	if !isText(p.Note) || !isText(p.Actor.Who) || !isText(p.Actor.Token) || !isText(p.Sum) || !isText(p.Source) {
+		return invalid("note, actor, sum or source is no text")
 	}
 	seen := make(map[itemName]bool, len(p.Changes))
 	bytes := 0
@@ -378,6 +382,10 @@ func (a *applying) read(t tx, group []*pending, attempt int) error {
 			// Written, so that nobody acquires it before this transaction has ended.
 			list = append(list, one(&found, []any{&p.fence}, `UPDATE leases SET fence = fence WHERE name = $1 RETURNING fence`, p.Lease.Name))
 		}
+		if p.paused = false; p.Source != "" {
+			var found bool
+			list = append(list, one(&found, []any{&p.paused}, `SELECT paused FROM sources WHERE label = $1`, p.Source))
+		}
 		for i := range p.Changes {
 			name := itemName{p.Changes[i].Item.Kind, p.Changes[i].Item.Key}
 			if _, ok := a.items[name]; ok {
@@ -406,6 +414,9 @@ func (a *applying) batch(p *pending) (Receipt, error) {
 	}
 	if p.Base != 0 && p.Base != a.rev {
 		return Receipt{}, fmt.Errorf("%w: the newest revision is %d, not %d", ErrMoved, a.rev, p.Base)
+	}
+	if p.paused {
+		return Receipt{}, fmt.Errorf("%w: %s", ErrPaused, p.Source)
 	}
 	if p.Since != 0 {
 		if a.rev > a.began { // a batch before it, in this transaction

@@ -175,6 +175,15 @@ func TestAPausedSourcePublishesNothing(t *testing.T) {
 		if _, err := c.Publish(ctx, PublishOptions{}); !errors.Is(err, ErrPaused) || content(t, db) != "" {
 			t.Errorf("paused: %v", err)
 		}
+		b := batch(put("a/2", "x"))
+		b.Source = "git:x"
+		if _, err := db.Commit(ctx, b); !errors.Is(err, ErrPaused) || content(t, db) != "" {
+			t.Errorf("paused, at once: %v", err)
+		}
+		b.Source, b.Changes = "git:y", nil // nobody knows it
+		if _, err := db.Commit(ctx, b); err != nil {
+			t.Errorf("another source: %v", err)
+		}
 		if err := db.PutSource(ctx, by, Source{Label: "git:x", Kind: "git"}); err != nil {
 			t.Fatal(err)
 		}

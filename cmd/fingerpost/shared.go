@@ -228,6 +228,7 @@ func (n *node) newAdmin() (*admin.Server, error) {
 		}
 	}
 	a.Feed = replica.FeedHandler(s.feed(), n.followed)
+	a.OIDC = n.oidc()
 	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
 	return a, nil
@@ -547,12 +548,15 @@ func (n *node) tableChanged() {
 func (n *node) publish(ctx context.Context, label string, content source.Content) (err error) {
 	db := n.shared.db
 	defer func() { err = n.storeAway(err) }()
-	if done, err := n.publishFew(ctx, label, content); done || err != nil {
-		return err
-	}
 	by := store.Actor{Who: label}
 	if s, err := db.Source(ctx, label); err == nil && s.Paused { // publishing would say so, too late
 		return fmt.Errorf("%w: %s", store.ErrPaused, label)
+	}
+	if receipt, done, err := n.publishFew(ctx, label, content); err != nil {
+		return err
+	} else if done {
+		n.published(ctx, label, receipt)
+		return nil
 	}
 	set, err := db.Stage(ctx, store.StageOptions{Source: label, Mode: store.Replace, Actor: by})
 	if err != nil {
@@ -575,9 +579,6 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 	if err != nil {
 		return err
 	}
-	if receipt.Changes() > 0 {
-		n.contents.kept.published(label, receipt.Rev)
-	}
 	if len(moved) > 0 {
 		if _, rev, err := admin.Relabel(ctx, db, by, moved); err != nil {
 			n.log.Error("give redirects the team of their host; it is tried again", "err", err)
@@ -585,12 +586,19 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 			receipt.Rev = max(receipt.Rev, rev)
 		}
 	}
-	// It is in force, whatever becomes of the wait: it is for the log to say so when
-	// it is served.
+	n.published(ctx, label, receipt)
+	return nil
+}
+
+// published notes that a source's content is in force, and waits until this node
+// serves it. It is in force whatever becomes of the wait: that is for the log.
+func (n *node) published(ctx context.Context, label string, receipt store.Receipt) {
+	if receipt.Changes() > 0 {
+		n.contents.kept.published(label, receipt.Rev)
+	}
 	if err := n.await(ctx, store.Cursor{Epoch: receipt.Epoch, Rev: receipt.Rev}, true); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrMoved) {
 		n.log.Warn("content is in the store, and the node's own copy does not have it yet", "source", label, "rev", receipt.Rev, "err", err)
 	}
-	return nil
 }
 
 // publishAttempts bounds how often a publication is tried while others write.
@@ -623,58 +631,50 @@ func (n *node) publishSet(ctx context.Context, set *store.Changeset) (receipt st
 // copy tells what, so that a large file with one new line costs no more than to
 // look through it. False: nothing was done, since it is too much for one
 // transaction, or the copy is not where the store is.
-func (n *node) publishFew(ctx context.Context, label string, content source.Content) (done bool, err error) {
+func (n *node) publishFew(ctx context.Context, label string, content source.Content) (receipt store.Receipt, done bool, err error) {
 	db := n.shared.db
-	for {
-		head, err := db.Head(ctx)
-		if err != nil {
-			return false, err
-		}
-		if at, ok := n.shared.replica.Cursor(); !ok || at.Epoch != head.Epoch {
-			return false, nil
-		}
-		switch err := n.reach(ctx, head.Rev); {
-		case errors.Is(err, store.ErrMoved):
-			continue
-		case err != nil:
-			return false, ctx.Err()
-		}
-		changes, few, err := n.differences(label, content)
-		if err != nil || !few {
-			return false, err
-		}
-		if len(changes) == 0 {
-			return true, nil
-		}
-		all := func(yield func(store.Change, error) bool) {
-			for _, c := range changes {
-				if !yield(c, nil) {
-					return
-				}
+	head, err := db.Head(ctx)
+	if err != nil {
+		return receipt, false, err
+	}
+	if at, ok := n.shared.replica.Cursor(); !ok || at.Epoch != head.Epoch || at.Rev != head.Rev {
+		return receipt, false, nil
+	}
+	owners := admin.NewOwners(db)
+	if err := owners.Load(ctx); err != nil {
+		return receipt, false, err
+	}
+	if moved, err := owners.Replace(ctx, label, content.Hosts); err != nil || len(moved) > 0 {
+		return receipt, false, err
+	}
+	changes, few, err := n.differences(label, owners.Label(ctx, itemsOf(label, content)))
+	if err != nil || !few {
+		return receipt, false, err
+	}
+	if len(changes) == 0 {
+		return store.Receipt{Epoch: head.Epoch, Rev: head.Rev}, true, nil
+	}
+	all := func(yield func(store.Change, error) bool) {
+		for _, c := range changes {
+			if !yield(c, nil) {
+				return
 			}
 		}
-		err = n.accept(ctx, admin.Proposal{Base: head.Rev, Changes: all, Source: label})
-		var receipt store.Receipt
-		if err == nil {
-			// What was compared is of this revision, or it is not taken.
-			receipt, err = db.Commit(ctx, store.Batch{Changes: changes, Base: head.Rev, Actor: store.Actor{Who: label}})
-		}
-		switch {
-		case errors.Is(err, store.ErrMoved):
-			continue
-		case err != nil:
-			return false, err
-		}
-		if err := n.reach(ctx, receipt.Rev); err != nil && !errors.Is(err, store.ErrMoved) {
-			return false, err
-		}
-		return true, nil
 	}
+	err = n.accept(ctx, admin.Proposal{Base: head.Rev, Changes: all, Source: label})
+	if err == nil {
+		// What was compared is of this revision, or it is not taken.
+		receipt, err = db.Commit(ctx, store.Batch{Changes: changes, Source: label, Base: head.Rev, Actor: store.Actor{Who: label}})
+	}
+	if errors.Is(err, store.ErrMoved) {
+		return receipt, false, nil
+	}
+	return receipt, err == nil, err
 }
 
 // differences lists what content would change of what a source has in the node's
 // own copy; false if that is more than one transaction takes.
-func (n *node) differences(label string, content source.Content) (changes []store.Change, few bool, err error) {
+func (n *node) differences(label string, items iter.Seq2[store.Change, error]) (changes []store.Change, few bool, err error) {
 	seed := maphash.MakeSeed()
 	sum := func(value []byte, team string) uint64 {
 		var h maphash.Hash
@@ -696,7 +696,7 @@ func (n *node) differences(label string, content source.Content) (changes []stor
 			}
 		}
 	}
-	for c, err := range itemsOf(label, content) {
+	for c, err := range items {
 		if err != nil {
 			return nil, false, err
 		}

@@ -67,6 +67,12 @@ func WebhookSecret(e *source.Elsewhere) (string, error) {
 	return readSecret("webhookSecret", e.WebhookSecretEnv, e.WebhookSecretFile)
 }
 
+// ClientSecret reads the secret that the program has at the provider of logins, in the
+// same way.
+func ClientSecret(o *source.OIDC) (string, error) {
+	return readSecret("clientSecret", o.ClientSecretEnv, o.ClientSecretFile)
+}
+
 func readSecret(setting, env, file string) (string, error) {
 	switch {
 	case env != "":
