@@ -266,13 +266,7 @@ const anyRevision = -1
 // postAt posts a changeset that holds for a revision, if base is one.
 func (s *session) postAt(rows io.Reader, o client.Changeset, base int64) (admin.ChangesetResult, error) {
 	if base != anyRevision {
-		now, err := s.Version(s.ctx, "current")
-		if err != nil {
-			return admin.ChangesetResult{}, err
-		}
-		if now.Rev != base {
-			return admin.ChangesetResult{}, movedError(base)
-		}
+		o.Base = &base
 	}
 	return s.PostChangeset(s.ctx, rows, o)
 }

@@ -59,6 +59,7 @@ var sourceColumns = []column[admin.SourceResource]{
 func sourcesCommand() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List where content comes from", Args: exactArgs(0)}
 	get := &cobra.Command{Use: "get LABEL", Short: "Show one source", Args: exactArgs(1)}
+	check := &cobra.Command{Use: "check LABEL", Short: "Make the server look at a source that it follows now", Args: exactArgs(1)}
 	set := func(use, short string, paused bool) *cobra.Command {
 		cmd := &cobra.Command{Use: use, Short: short, Args: exactArgs(1)}
 		return remoteVerb(cmd, func(s *session, args []string) error {
@@ -80,6 +81,13 @@ func sourcesCommand() *cobra.Command {
 				return err
 			}
 			return printOne(s, v, sourceColumns...)
+		}),
+		remoteVerb(check, func(s *session, args []string) error {
+			err := s.CheckSource(s.ctx, args[0])
+			if err == nil {
+				s.note("it is looked at; fingerpost sources get %s shows what came of it", args[0])
+			}
+			return err
 		}),
 		set("pause LABEL", "Keep a source from being applied", true),
 		set("resume LABEL", "Let a source be applied again", false))

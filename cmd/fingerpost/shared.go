@@ -182,7 +182,7 @@ func (n *node) checkEdge() error {
 	return nil
 }
 
-// fileLabel begins the label of the files' part.
+// fileLabel begins the label of the files' part, and is all of it where there are none.
 const fileLabel = "file:"
 
 // label names a part of the content of files and sources in the store.
@@ -190,7 +190,11 @@ func (n *node) label(part int) string {
 	if part > 0 {
 		return n.remotes[part-1].State().Label
 	}
-	return fileLabel + strings.Join(append(slices.DeleteFunc([]string{n.o.config}, func(s string) bool { return s == "" }), n.o.redirects...), ",")
+	files := slices.DeleteFunc(append([]string{n.o.config}, n.o.redirects...), func(s string) bool { return s == "" })
+	if len(files) == 0 {
+		return fileLabel
+	}
+	return fileSource(files)
 }
 
 // newAdmin makes the admin listener's server, with the API where there is a store.
