@@ -2,9 +2,11 @@ package edge
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -48,6 +50,12 @@ func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Ver
 	}
 	x.forget()
 	return out, keep
+}
+
+// tooSlow makes h what a head is that did not arrive in time (RFC 9110 15.5.9).
+func (f *front) tooSlow(h *h1.Head) {
+	h.Reset()
+	h.Status, h.Why = http.StatusRequestTimeout, "the head took too long"
 }
 
 // client is who is at the other end of a connection.
@@ -121,6 +129,18 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		}
 		got, err := c.Read(b.in[n:])
 		if got == 0 && err != nil {
+			late := errors.Is(err, os.ErrDeadlineExceeded)
+			if late && n > 0 && time.Now().Before(deadline) { // Shutdown has interrupted: the rest may come
+				c.SetReadDeadline(deadline)
+				continue
+			}
+			if late && n > 0 {
+				f.tooSlow(&b.head)
+				b.out, _ = f.respond(b.out[:0], f.tally, &b.head, h1.Bad, x, peer, f.now())
+				if !f.write(c, peer, b, time.Now()) {
+					return
+				}
+			}
 			f.close(c, peer)
 			return
 		}
@@ -250,11 +270,10 @@ func (h *handed) CloseWrite() error {
 	return nil
 }
 
-// handOver gives a connection to net/http. If it takes no more, the connection
-// ends.
+// handOver gives a connection to net/http, with what was read of it.
 func (f *front) handOver(c net.Conn, rest []byte, peer *client) {
 	f.conns.hand(peer.conn)
-	f.handedOver.give(&handed{c, rest, peer})
+	f.give(&handed{c, rest, peer})
 }
 
 // handovers is the listener through which net/http gets connections.
@@ -266,14 +285,16 @@ type handovers struct {
 }
 
 func newHandovers(addr net.Addr) *handovers {
-	return &handovers{conns: make(chan net.Conn, 128), done: make(chan struct{}), addr: addr}
+	return &handovers{conns: make(chan net.Conn), done: make(chan struct{}), addr: addr}
 }
 
-func (h *handovers) give(c net.Conn) {
+// give waits until net/http takes c; once it takes no more, c ends.
+func (f *front) give(c net.Conn) {
 	select {
-	case h.conns <- c:
-	case <-h.done:
+	case f.handedOver.conns <- c:
+	case <-f.handedOver.done:
 		c.Close()
+		f.conns.gone(1)
 	}
 }
 
@@ -390,7 +411,7 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	switch state.NegotiatedProtocol {
 	case "h2":
 		f.conns.hand(c)
-		f.handedOver.give(t)
+		f.give(t)
 	case acmeTLS:
 		f.close(t, peer) // the handshake was the answer
 	default:

@@ -3,7 +3,6 @@ package edge
 import (
 	"encoding/binary"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"runtime"
@@ -208,11 +207,11 @@ func (l *loop) run() {
 		}
 		l.now = l.f.now()
 		before := l.open
+		if second := l.now.Unix(); second != l.second {
+			l.tick(second) // first: deadlines are counted from here
+		}
 		for i := 0; i < n; {
 			i += l.events(events[i:n])
-		}
-		if second := l.now.Unix(); second != l.second {
-			l.tick(second)
 		}
 		l.count(before)
 		if l.draining && l.open == 0 {
@@ -539,7 +538,7 @@ func (l *loop) handOver(s *socket, rest []byte) {
 		return
 	}
 	// Never wait here: net/http may be behind.
-	go l.f.handedOver.give(&handed{c, rest, peer})
+	go l.f.give(&handed{c, rest, peer})
 }
 
 func (l *loop) recv(fd int, b []byte) (int, unix.Errno) {
@@ -641,10 +640,9 @@ func (l *loop) tick(second int64) {
 	}
 }
 
-// timedOut tells a client that its head took too long (RFC 9110 15.5.9).
+// timedOut tells a client that its head took too long.
 func (l *loop) timedOut(s *socket) {
-	l.head.Reset()
-	l.head.Status, l.head.Why = http.StatusRequestTimeout, "the head took too long"
+	l.f.tooSlow(&l.head)
 	l.peer.addr = s.addr
 	l.out, _ = l.f.respond(l.out[:0], l.tally, &l.head, h1.Bad, l.x, &l.peer, l.now)
 	l.send(s, l.out)

@@ -392,7 +392,7 @@ func (n *node) run(ctx context.Context) error {
 	failed := make(chan error, len(n.listeners))
 	for _, l := range n.listeners {
 		go func() {
-			if err := l.serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			if err := l.serve(l.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serve %s: %w", l.name, err)
 			}
 		}()
