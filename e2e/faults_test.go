@@ -268,6 +268,9 @@ func TestEdgeKilledDuringCompaction(t *testing.T) {
 		host := fmt.Sprintf("torn%d.example", i)
 		control.put(host, "https://t.example/torn")
 		edge.leads(host+"/", "https://t.example/torn")
+		for begun := time.Now(); compacting() && time.Since(begun) < 30*time.Second; {
+			time.Sleep(waitStep) // what was begun comes to its end
+		}
 		edge.kill()
 		if _, text := last(); slices.Equal(before, snapshots()) && !compacting() && bytes.Contains(text, []byte(host)) {
 			torn = host + "/" // it is in the log alone

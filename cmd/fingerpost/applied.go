@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,8 +55,12 @@ func (n *node) writeApplied(labels []string) error {
 	if err != nil {
 		return err
 	}
+	text = append(text, '\n')
 	file := filepath.Join(n.o.data, appliedFile)
-	if err := os.WriteFile(file+".tmp", append(text, '\n'), 0o600); err != nil {
+	if there, err := os.ReadFile(file); err == nil && bytes.Equal(there, text) {
+		return nil // a node starts on a full disk, too
+	}
+	if err := os.WriteFile(file+".tmp", text, 0o600); err != nil {
 		return dataError(n.o.data, err)
 	}
 	if err := os.Rename(file+".tmp", file); err != nil {
