@@ -61,7 +61,7 @@ func (n *node) openShared(ctx context.Context) error {
 	}
 	n.shared = &shared{}
 	var err error
-	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged, Eager: o.control == ""}); err != nil {
+	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged, Items: n.itemsChanged, Eager: o.control == ""}); err != nil {
 		return dataError(o.data, err)
 	}
 	n.instance = newInstance()
@@ -767,14 +767,14 @@ func itemsOf(label string, content source.Content) iter.Seq2[store.Change, error
 
 // explain answers the API's question which rule answers an address.
 func (n *node) explain(ctx context.Context, c *fingerpost.Case) (*explain.Explanation, error) {
-	req, err := explain.NewRequest(c, time.Now(), n.certs.Covers)
+	req, err := explain.NewRequest(c, time.Now(), n.certificates.served.Covers)
 	if err != nil {
 		return nil, err
 	}
 	if req.Country == "" && n.countries != nil {
 		req.Country = n.countries.Country(req.Addr)
 	}
-	x := explain.Explainer{Table: n.current(), Covers: n.certs.Covers, Header: func(a *redirect.Answer) http.Header { return edge.Header(a) },
+	x := explain.Explainer{Table: n.current(), Covers: n.certificates.served.Covers, Header: func(a *redirect.Answer) http.Header { return edge.Header(a) },
 		Redirect: func(host, id string) *fingerpost.Redirect {
 			it, err := n.shared.replica.Get(replica.KindRedirect, store.RedirectKey(fingerpost.HostPattern(host), id))
 			if err != nil || it == nil {
