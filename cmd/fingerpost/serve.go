@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -404,6 +406,10 @@ func (n *node) run(ctx context.Context) error {
 	go n.runIssuer(watching)
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
+	if slices.ContainsFunc(n.listeners, func(l listener) bool { return l.name == "http" }) && runtime.GOOS == "linux" && os.Getenv("GOMAXPROCS") == "" {
+		// An event loop a core keeps a thread of Go's busy: all else has its own.
+		runtime.GOMAXPROCS(2 * runtime.NumCPU())
+	}
 	for _, l := range n.listeners {
 		go func() {
 			if err := l.serve(l.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
