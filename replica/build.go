@@ -21,6 +21,7 @@ import (
 // Content is all items of one state, to be made into a snapshot.
 type Content struct {
 	Cursor Cursor                  // read before the first item
+	Digest string                  // of its revision, as of a Place; may be left empty
 	Items  iter.Seq2[*Item, error] // in the order of Kind, then Key; an item is the receiver's until the next
 	End    func() int64            // the newest revision, asked for after the last item; nil if the items are of one instant
 }
@@ -51,7 +52,7 @@ func writeFile(path string, c Content, refused func(error)) (err error) {
 	if c.End != nil {
 		end = max(end, c.End())
 	}
-	b.t.Epoch, b.t.Cursor, b.t.CursorEnd = c.Cursor.Epoch, c.Cursor.Rev, end
+	b.t.Epoch, b.t.Cursor, b.t.CursorEnd, b.t.Digest = c.Cursor.Epoch, c.Cursor.Rev, end, c.Digest
 	return b.finish(table)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -33,6 +34,8 @@ type shared struct {
 	replica   *replica.Replica
 	up        replica.Upstream
 	snapshots *replica.Snapshots
+	log       *slog.Logger
+	setBack   seldom // noticed that the store was
 }
 
 // The roles of a node.
@@ -58,7 +61,7 @@ func (n *node) openShared(ctx context.Context) error {
 	if err := o.identify(); err != nil {
 		return err
 	}
-	n.shared = &shared{}
+	n.shared = &shared{log: n.log}
 	var err error
 	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged}); err != nil {
 		return dataError(o.data, err)
@@ -296,11 +299,7 @@ func (n *node) bootstrap(ctx context.Context) {
 
 // join makes the store's feed and snapshots what the node's own copy follows.
 func (s *shared) join(dir string, ack func(ctx context.Context, at replica.Cursor) error) {
-	head := func(ctx context.Context) (replica.Head, error) {
-		h, err := s.db.Head(ctx)
-		return feedHead(h), feedError(err)
-	}
-	s.snapshots = &replica.Snapshots{Dir: dir, Head: head, Scan: s.scan}
+	s.snapshots = &replica.Snapshots{Dir: dir, Feed: s.feed(), Scan: s.scan}
 	s.up = replica.Join(s.feed(), s.snapshots.Get, ack)
 }
 
@@ -326,7 +325,21 @@ func (s *shared) feed() replica.Feed {
 			h, err := s.db.Wait(ctx, store.Cursor(after))
 			return feedHead(h), feedError(err)
 		},
+		Diverged: s.diverged,
 	}
+}
+
+// diverged begins another epoch: a node that follows has a revision that the store
+// does not have, so the store was set back, and all nodes have to fetch its content.
+func (s *shared) diverged(ctx context.Context, after replica.Cursor) {
+	s.setBack.Do(time.Now(), func() {
+		epoch, err := s.db.EndEpoch(ctx, after.Epoch)
+		if err != nil {
+			s.log.Error("the store was set back, and no new epoch could be begun; it is tried again", "err", err)
+			return
+		}
+		s.log.Error("the store was set back: a node has a revision that it does not have. All nodes fetch the content anew, and what was undone is not served any more", "rev", after.Rev, "was", after.Epoch, "epoch", epoch)
+	})
 }
 
 func feedHead(h store.Head) replica.Head {
