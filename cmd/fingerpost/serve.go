@@ -78,6 +78,7 @@ environment, that before the configuration file.`,
 	cmd.Flags().StringVar(&o.token, "token", "", "node token for --control; better FINGERPOST_TOKEN, or control.tokenFile in the configuration")
 	cmd.Flags().StringVar(&o.ca, "ca", "", "`FILE` of certificates that are trusted for --control beside the system's")
 	cmd.Flags().StringVar(&o.name, "node", "", "`NAME` of this node (default made at the first start, and kept in --data)")
+	cmd.Flags().Int64Var(&o.maxRemoved, "max-removed", 0, "how many items a file or source may take away at once, `N` (default a tenth of what it has, and 50 at least)")
 	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for the API, health checks and metrics on ADDR; "" for none; beyond loopback with listen.adminTLS only`)
 	return cmd
 }
@@ -105,6 +106,7 @@ type options struct {
 	role               string                 // all, edge or control
 	control, token, ca string                 // what an edge follows
 	name               string                 // of the node
+	maxRemoved         int64                  // 0: see allowedToGo
 	given              func(flag string) bool // whether a flag comes before the configuration
 	out                io.Writer              // of the access log
 	log                *slog.Logger

@@ -596,8 +596,36 @@ func (n *node) publish(ctx context.Context, label string, content source.Content
 // publishAttempts bounds how often a publication is tried while others write.
 const publishAttempts = 100
 
+// A source may take away a share of what it has, and some items, without a word: more
+// is a mistake as often as not, such as an export that has failed.
+const (
+	freeToGo  = 50
+	shareToGo = 10 // one in so many
+	codeMuch  = "removes_much"
+)
+
+// allowedToGo is how many items a source may take away at once.
+func (n *node) allowedToGo(ctx context.Context, label string) (most, have int64, err error) {
+	all, err := n.shared.db.CountBySource(ctx)
+	have = all[label]
+	if n.o.maxRemoved > 0 {
+		return n.o.maxRemoved, have, err
+	}
+	return max(freeToGo, have/shareToGo), have, err
+}
+
+// removesMuch reports whether content was refused because too much would go.
+func removesMuch(err error) bool {
+	own := new(fingerpost.Error)
+	return errors.As(err, &own) && own.Code == codeMuch
+}
+
 // publishSet brings what a source has staged into force, unless nothing is different.
 func (n *node) publishSet(ctx context.Context, set *store.Changeset) (receipt store.Receipt, err error) {
+	most, have, err := n.allowedToGo(ctx, set.Source)
+	if err != nil {
+		return receipt, err
+	}
 	for i := range publishAttempts {
 		head, err := n.shared.db.Head(ctx)
 		if err != nil {
@@ -605,7 +633,11 @@ func (n *node) publishSet(ctx context.Context, set *store.Changeset) (receipt st
 		}
 		err = n.accept(ctx, admin.Proposal{Base: head.Rev, Replaces: true, Source: set.Source, Changeset: set})
 		if err == nil {
-			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev})
+			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev, MaxRemoved: most})
+		}
+		if errors.Is(err, store.ErrTooLarge) {
+			return receipt, &fingerpost.Error{Code: codeMuch, Message: fmt.Sprintf("%s would take away more than %d of its %d items; what was there before is served", set.Source, most, have),
+				Hint: "if that is meant, start the node once with --max-removed and a number that is large enough, or take them away in steps"}
 		}
 		if !errors.Is(err, store.ErrMoved) {
 			return receipt, err
