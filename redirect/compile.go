@@ -80,10 +80,11 @@ func LayerAccepted(base *Table, hosts []fingerpost.Host, redirects []fingerpost.
 // hosts ([HostOf]) with a slash behind, as the keys of a store are, so that no
 // more than those of one host are in memory. With refused, what is wrong is left
 // out as by [LayerAccepted]; without, it is an error. An error of the sequence, or
-// in its order, always is one. The table is to be written away: it may hold more
+// in its order, always is one. There are about so many redirects: memory that grows is
+// twice there for a moment. The table is to be written away: it may hold more
 // memory than it needs.
-func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error], refused func(error)) (*Table, error) {
-	b := newBuilder(nil, 0)
+func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error], about int, refused func(error)) (*Table, error) {
+	b := newBuilder(nil, about)
 	b.trusted, b.refused, b.brief = true, refused, true
 	b.declare(hosts)
 	var last fingerpost.HostPattern

@@ -63,7 +63,7 @@ const maxWrong = 100 // errors are enough
 
 // What is checked at once, about: redirects, of which those of one host form stay
 // together, and host forms. Variables for tests.
-var partRules, partForms = 20_000, 2_000
+var partRules, partForms = 8_000, 250
 
 // CheckAll is [Replica.Check] for any number of changes. It holds the hosts of the
 // proposal in memory, and the redirects of some thousand at a time. Where rules lead
@@ -299,7 +299,7 @@ func (c *checking) suspect() bool {
 // findLoops builds a table of all content with the proposal, and follows the rules
 // of the forms that it has a say in.
 func (c *checking) findLoops(p Proposal) error {
-	table, err := compileItems(c.items(p), func(*Item) error { return nil }, func(*fingerpost.Host) {},
+	table, err := compileItems(c.items(p), c.r.Table().Rules(), func(*Item) error { return nil }, func(*fingerpost.Host) {},
 		func(error) {}) // what is wrong was found before, or was there before
 	if err != nil {
 		return err

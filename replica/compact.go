@@ -99,7 +99,7 @@ func (r *Replica) compact() error {
 	// From here on changes go to a level and a segment of their own.
 	r.mu.Lock()
 	frozen := content{levels: s.content.levels, base: s.content.base}
-	at, digest := s.cursor, s.digest
+	at, digest, about := s.cursor, s.digest, int(s.counts[KindRedirect])
 	err := r.log.begin(at, nil, nil)
 	if err == nil {
 		s.content.levels = append([]*changes{newChanges()}, s.content.levels...)
@@ -110,7 +110,7 @@ func (r *Replica) compact() error {
 	r.writer.Unlock()
 	if err == nil {
 		r.o.fault("frozen")
-		err = r.writeSnapshot(path, Content{Cursor: at, Digest: digest, Items: frozen.items()})
+		err = r.writeSnapshot(path, Content{Cursor: at, Digest: digest, About: about, Items: frozen.items()})
 	}
 	var f *file
 	if err == nil {

@@ -245,7 +245,7 @@ func tableOf(t testing.TB, items map[string]*Item, strict bool) *redirect.Table 
 				return
 			}
 		}
-	}, func(error) {})
+	}, 0, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -364,8 +364,16 @@ func (s *shared) scan(ctx context.Context) (replica.Content, error) {
 		return replica.Content{}, err
 	}
 	end := h.Rev
+	var about int64
+	if err := s.db.View(ctx, func(v *store.View) (err error) {
+		about, err = v.Count(store.KindRedirect)
+		return err
+	}); err != nil {
+		return replica.Content{}, err
+	}
 	return replica.Content{
 		Cursor: replica.Cursor{Epoch: h.Epoch, Rev: h.Rev},
+		About:  int(about),
 		Items: func(yield func(*replica.Item, error) bool) {
 			err := s.db.View(ctx, func(v *store.View) error {
 				end = v.Head.Rev
@@ -394,8 +402,9 @@ func (s *shared) scan(ctx context.Context) (replica.Content, error) {
 	}, nil
 }
 
-// checkedAtOnce is how many changes are checked together.
-const checkedAtOnce = 10_000
+// checkedAtOnce is how many changes are checked together: all rules of the host
+// forms that they are about are in memory then.
+const checkedAtOnce = 2_000
 
 // accept checks a proposal on top of what the node's own copy has.
 func (n *node) accept(ctx context.Context, p admin.Proposal) error {
