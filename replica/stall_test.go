@@ -69,33 +69,33 @@ func TestSilentSnapshotIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, "e1")
 		f.commit(putRedirect("1", fingerpost.Redirect{From: "a.x/", To: "https://t.test/"}))
-		fetch := func(h http.Handler) (string, error, time.Duration) {
+		fetch := func(h http.Handler) (string, time.Duration, error) {
 			c := &Client{URL: "http://control", HTTP: &http.Client{Transport: pipes{h}}}
 			start := time.Now()
 			body, err := c.Snapshot(t.Context(), Cursor{})
 			if err != nil {
-				return "", err, time.Since(start)
+				return "", time.Since(start), err
 			}
 			defer body.Close()
 			b, err := io.ReadAll(body)
-			return string(b), err, time.Since(start)
+			return string(b), time.Since(start), err
 		}
 		silent := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		if _, err, took := fetch(silent); err == nil || !strings.Contains(err.Error(), "nothing came") || took != stalled {
+		if _, took, err := fetch(silent); err == nil || !strings.Contains(err.Error(), "nothing came") || took != stalled {
 			t.Errorf("before the header: %v after %v", err, took)
 		}
 		stuck := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Write([]byte("a part"))
 			<-r.Context().Done()
 		})
-		if _, err, took := fetch(stuck); err == nil || !strings.Contains(err.Error(), "nothing came") || took != stalled {
+		if _, took, err := fetch(stuck); err == nil || !strings.Contains(err.Error(), "nothing came") || took != stalled {
 			t.Errorf("in the middle: %v after %v", err, took)
 		}
 		long := SnapshotHandler(func(ctx context.Context, atLeast Cursor) (*Snapshot, error) {
 			time.Sleep(3 * time.Minute) // it is being made
 			return f.snapshots.Get(ctx, atLeast)
 		})
-		body, err, took := fetch(long)
+		body, took, err := fetch(long)
 		if err != nil || took < 3*time.Minute {
 			t.Fatalf("one that takes long: %v after %v", err, took)
 		}
