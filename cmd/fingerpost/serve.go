@@ -81,6 +81,7 @@ environment, that before the configuration file.`,
 	cmd.Flags().StringVar(&o.ca, "ca", "", "`FILE` of certificates that are trusted for --control beside the system's")
 	cmd.Flags().StringVar(&o.name, "node", "", "`NAME` of this node (default made at the first start, and kept in --data)")
 	cmd.Flags().StringVar(&o.dns, "dns", "127.0.0.1:5353", `answer DNS on ADDR over UDP and TCP, where acme.validationZone is set; "" for none`)
+	cmd.Flags().Int64Var(&o.maxRemoved, "max-removed", 0, "how many items a file or source may take away at once, `N` (default a tenth of what it has, and 50 at least)")
 	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for the API, health checks and metrics on ADDR; "" for none; beyond loopback with listen.adminTLS only`)
 	return cmd
 }
@@ -108,6 +109,7 @@ type options struct {
 	role                    string                 // all, edge or control
 	control, token, ca      string                 // what an edge follows
 	name                    string                 // of the node
+	maxRemoved              int64                  // 0: see allowedToGo
 	given                   func(flag string) bool // whether a flag comes before the configuration
 	out                     io.Writer              // of the access log
 	log                     *slog.Logger
