@@ -234,6 +234,9 @@ func CompileRegex(s string, ignoreCase bool) (*regexp.Regexp, error) {
 var reservedHeaders = []string{"Location", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "Trailer", "TE",
 	"Date", "Content-Type", "Cache-Control", "Vary", "Strict-Transport-Security", "Alt-Svc"}
 
+// MaxPage is how many bytes a page may have.
+const MaxPage = 1 << 20
+
 // checkFields checks what is neither a URL nor a condition.
 func (r *Redirect) checkFields(bad func(code, field, message, hint string)) {
 	switch status := r.StatusOrDefault(); status {
@@ -250,6 +253,9 @@ func (r *Redirect) checkFields(bad func(code, field, message, hint string)) {
 		}
 	default:
 		bad("bad_status", "status", fmt.Sprintf("status %d is not one that a redirect can have", status), "one of 301, 302, 303, 307, 308 with to; 404, 410, 451 without")
+	}
+	if len(r.Page) > MaxPage {
+		bad("bad_page", "page", fmt.Sprintf("the page has %d bytes, and %d are the most", len(r.Page), MaxPage), "serve large pages from where they are, and redirect there")
 	}
 	switch r.Query {
 	case "", "merge", "append", "drop":

@@ -79,6 +79,8 @@ func TestRedirectIsRefused(t *testing.T) {
 		{"500", Redirect{From: "a.example", Status: 500}, []string{"bad_status status: status 500 is not one that a redirect can have"}},
 		{"-1", ok(func(r *Redirect) { r.Status = -1 }), []string{"bad_status status: status -1 is not one that a redirect can have"}},
 		{"page with redirect", ok(func(r *Redirect) { r.Page = "x" }), []string{"bad_page page: status 301 sends no page"}},
+		{"long page", Redirect{From: "a.example", Status: 404, Page: strings.Repeat("x", MaxPage+1)}, []string{"bad_page page: the page has 1048577 bytes, and 1048576 are the most"}},
+		{"the longest page", Redirect{From: "a.example", Status: 404, Page: strings.Repeat("x", MaxPage)}, nil},
 		{"query", ok(func(r *Redirect) { r.Query = "keep" }), []string{`bad_value query: query "keep" is unknown`}},
 		{"slash", ok(func(r *Redirect) { r.TrailingSlash = "Strict" }), []string{`bad_value trailingSlash: trailingSlash "Strict" is unknown`}},
 		{"priority", ok(func(r *Redirect) { r.Priority = 1<<30 + 1 }), []string{"bad_value priority: priority is out of range"}},

@@ -248,7 +248,7 @@ func (s *Served) build(l *loaded) (*tls.Certificate, error) {
 	if len(c.Chain) == 0 {
 		return nil, fmt.Errorf("certificate %s is empty", l.name)
 	}
-	der, err := s.Sealer.Open(KeyPurpose(l.name), c.Key)
+	der, err := s.Sealer.Open(KeyPurpose, c.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -289,8 +289,10 @@ func (s *Served) shared(issuer []byte) []byte {
 	return issuer
 }
 
-// KeyPurpose is what the key of a certificate is sealed for.
-func KeyPurpose(certificate string) string { return "certificate " + certificate }
+// KeyPurpose is what private keys of certificates and of accounts at CAs are sealed
+// for: one for all, so that a key need not be opened to go from an order into its
+// certificate.
+const KeyPurpose = "private key"
 
 // Leaf parses the first certificate of a chain.
 func Leaf(c *fingerpost.Certificate) (*x509.Certificate, error) {

@@ -78,7 +78,7 @@ func stored(t testing.TB, s *Sealer, name string, template *x509.Certificate, rs
 	leaf, keyText := ca.IssueFrom(template, key)
 	block, _ := pem.Decode(keyText)
 	c := Describe([]*x509.Certificate{certificateOf(t, leaf)})
-	c.Name, c.Type, c.Key = name, fingerpost.ACME, s.Seal(KeyPurpose(name), block.Bytes)
+	c.Name, c.Type, c.Key = name, fingerpost.ACME, s.Seal(KeyPurpose, block.Bytes)
 	return c
 }
 
@@ -297,10 +297,10 @@ func TestMemoryOfServedCertificates(t *testing.T) {
 		c := new(fingerpost.Certificate)
 		return c, 1, json.Unmarshal(text, c)
 	}
-	der, _ := s.Sealer.Open(KeyPurpose("c"), one.Key)
+	der, _ := s.Sealer.Open(KeyPurpose, one.Key)
 	sealed := make([][]byte, n)
 	for i := range sealed {
-		sealed[i] = s.Sealer.Seal(KeyPurpose(fmt.Sprint(i)), der)
+		sealed[i] = s.Sealer.Seal(KeyPurpose, der)
 	}
 	inner := s.Load
 	next := 0

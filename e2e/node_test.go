@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,9 @@ type node struct {
 func newNode(t *testing.T, dir string, args ...string) *node {
 	t.Helper()
 	n := &node{t: t, dir: dir, http: freeAddr(t), admin: freeAddr(t), args: args}
+	if i := slices.Index(args, "--http"); i >= 0 {
+		n.http = args[i+1]
+	}
 	// What fails is to be seen, not tried again by the client of Go.
 	n.client.Transport = &http.Transport{DisableKeepAlives: true}
 	n.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -296,3 +300,12 @@ func rows(host string, n int) []byte {
 }
 
 const ndjson = "Content-Type: application/x-ndjson"
+
+// run runs a verb against the node, by its own token.
+func (n *node) run(args ...string) {
+	n.t.Helper()
+	cmd := exec.Command(binary, append(args, "--server", "http://"+n.admin, "--data", n.dir)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		n.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}

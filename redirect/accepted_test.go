@@ -35,12 +35,12 @@ func TestAcceptedContentLeavesContradictionsOut(t *testing.T) {
 	}
 	var refused []error
 	refuse := func(err error) { refused = append(refused, err) }
-	built, err := CompileSorted(hosts, seqOf(rules...), refuse)
+	built, err := CompileSorted(hosts, seqOf(rules...), len(rules), refuse)
 	if err != nil {
 		t.Fatal(err)
 	}
 	atOnce := len(refused)
-	if _, err := CompileSorted(hosts, seqOf(rules...), nil); len(fingerpost.Errors(err)) == 0 {
+	if _, err := CompileSorted(hosts, seqOf(rules...), 0, nil); len(fingerpost.Errors(err)) == 0 {
 		t.Error("without refused the same content is accepted")
 	}
 	refused = nil
@@ -78,7 +78,7 @@ func TestCompileSortedWantsOrder(t *testing.T) {
 		for i, from := range tt.from {
 			rules = append(rules, to(fmt.Sprint(i), from))
 		}
-		if _, err := CompileSorted(nil, seqOf(rules...), nil); (err == nil) != tt.ok {
+		if _, err := CompileSorted(nil, seqOf(rules...), 0, nil); (err == nil) != tt.ok {
 			t.Errorf("%v: %v", tt.from, err)
 		}
 	}

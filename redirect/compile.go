@@ -80,10 +80,12 @@ func LayerAccepted(base *Table, hosts []fingerpost.Host, redirects []fingerpost.
 // hosts ([HostOf]) with a slash behind, as the keys of a store are, so that no
 // more than those of one host are in memory. With refused, what is wrong is left
 // out as by [LayerAccepted]; without, it is an error. An error of the sequence, or
-// in its order, always is one.
-func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error], refused func(error)) (*Table, error) {
-	b := newBuilder(nil, 0)
-	b.trusted, b.refused = true, refused
+// in its order, always is one. There are about so many redirects: memory that grows is
+// twice there for a moment. The table is to be written away: it may hold more
+// memory than it needs.
+func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redirect, error], about int, refused func(error)) (*Table, error) {
+	b := newBuilder(nil, about)
+	b.trusted, b.refused, b.brief = true, refused, true
 	b.declare(hosts)
 	var last fingerpost.HostPattern
 	var group []fingerpost.Redirect // those of last
@@ -176,6 +178,7 @@ type builder struct {
 	pages   map[string]uint64
 	regexes int
 	gone    []fingerpost.HostPattern
+	brief   bool                   // the table does not stay for long
 	trusted bool                   // circles have been looked for before
 	follow  []*fingerpost.Redirect // those that may lead to a host of ours
 	leads   func(host string)      // see CheckPart; may be nil
@@ -489,7 +492,9 @@ func (b *builder) finish() *Table {
 	}
 	t.arena, t.index = appendIndex(t.arena, b.entries)
 	t.regexes = make([]atomic.Pointer[regexp.Regexp], b.regexes)
-	t.arena = bytes.Clone(t.arena) // of its exact size: it stays for long
+	if !b.brief {
+		t.arena = bytes.Clone(t.arena) // of its exact size
+	}
 	t.header()
 	return t
 }

@@ -538,7 +538,7 @@ func compareWithReference(t *testing.T, seed uint64) {
 	case 1:
 		table, err = Open(table.Bytes())
 	case 2:
-		table, err = CompileSorted(hosts, sortedByHost(rules), nil)
+		table, err = CompileSorted(hosts, sortedByHost(rules), 0, nil)
 	case 3:
 		table, err = g.layered(hosts, rules)
 	}

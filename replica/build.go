@@ -21,6 +21,8 @@ import (
 // Content is all items of one state, to be made into a snapshot.
 type Content struct {
 	Cursor Cursor                  // read before the first item
+	Digest string                  // of its revision, as of a Place; may be left empty
+	About  int                     // how many redirects there are, about; 0 where that is not known
 	Items  iter.Seq2[*Item, error] // in the order of Kind, then Key; an item is the receiver's until the next
 	End    func() int64            // the newest revision, asked for after the last item; nil if the items are of one instant
 }
@@ -51,7 +53,7 @@ func writeFile(path string, c Content, refused func(error)) (err error) {
 	if c.End != nil {
 		end = max(end, c.End())
 	}
-	b.t.Epoch, b.t.Cursor, b.t.CursorEnd = c.Cursor.Epoch, c.Cursor.Rev, end
+	b.t.Epoch, b.t.Cursor, b.t.CursorEnd, b.t.Digest = c.Cursor.Epoch, c.Cursor.Rev, end, c.Digest
 	return b.finish(table)
 }
 
@@ -147,7 +149,7 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 		}
 	}
 	var names []string
-	table, err := compileItems(c.Items, b.item, func(h *fingerpost.Host) {
+	table, err := compileItems(c.Items, c.About, b.item, func(h *fingerpost.Host) {
 		for _, form := range namesOf(h)[1:] {
 			names = append(names, string(form)+"\x00"+h.Name)
 		}
@@ -166,7 +168,7 @@ func (b *fileBuilder) items(c Content, refused func(error)) (*redirect.Table, er
 
 // compileItems gives the table of items, which come in order. each is called with
 // every one of them, named with every host.
-func compileItems(items iter.Seq2[*Item, error], each func(*Item) error, named func(*fingerpost.Host), refuse func(error)) (*redirect.Table, error) {
+func compileItems(items iter.Seq2[*Item, error], about int, each func(*Item) error, named func(*fingerpost.Host), refuse func(error)) (*redirect.Table, error) {
 	next, stop := iter.Pull2(items)
 	defer stop()
 	var it *Item
@@ -212,7 +214,7 @@ func compileItems(items iter.Seq2[*Item, error], each func(*Item) error, named f
 	if failed != nil {
 		return nil, failed
 	}
-	table, err := redirect.CompileSorted(hosts, redirects, refuse)
+	table, err := redirect.CompileSorted(hosts, redirects, about, refuse)
 	if err != nil {
 		return nil, err
 	}

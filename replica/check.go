@@ -63,7 +63,7 @@ const maxWrong = 100 // errors are enough
 
 // What is checked at once, about: redirects, of which those of one host form stay
 // together, and host forms. Variables for tests.
-var partRules, partForms = 20_000, 2_000
+var partRules, partForms = 8_000, 250
 
 // CheckAll is [Replica.Check] for any number of changes. It holds the hosts of the
 // proposal in memory, and the redirects of some thousand at a time. Where rules lead
@@ -74,60 +74,66 @@ func (r *Replica) CheckAll(p Proposal) error {
 	hostForms := map[fingerpost.HostPattern]struct{}{}
 	level, forms, n := newChanges(), map[fingerpost.HostPattern]struct{}{}, 0
 	var last fingerpost.HostPattern
-	flush := func() error {
-		err := c.part(level, forms)
+	// One part is checked while the next is being read.
+	parts, checked := make(chan part), make(chan error, 1)
+	go func() {
+		var err error
+		for p := range parts {
+			if err == nil && len(c.wrong)+len(c.elsewhere) < maxWrong {
+				err = c.part(p)
+			}
+		}
+		checked <- err
+	}()
+	flush := func() {
+		parts <- part{level, forms}
 		level, forms, n = newChanges(), map[fingerpost.HostPattern]struct{}{}, 0
-		return err
 	}
-	for change, err := range p.Changes {
-		switch kind := change.Item.Kind; {
-		case err != nil:
-			return err
-		case kind == KindHost:
-			if err := c.add(c.hosts, &change, hostForms); err != nil {
+	read := func() error {
+		defer close(parts)
+		for change, err := range p.Changes {
+			switch kind := change.Item.Kind; {
+			case err != nil:
 				return err
+			case kind == KindHost:
+				if err := c.add(c.hosts, &change, hostForms); err != nil {
+					return err
+				}
+				continue
+			case kind != KindRedirect:
+				continue
 			}
-			continue
-		case kind != KindRedirect:
-			continue
-		}
-		at := form(change.Item.Key)
-		if at != last && (n >= partRules || len(forms) >= partForms) {
-			if err := flush(); err != nil {
-				return err
+			at := form(change.Item.Key)
+			if at != last && (n >= partRules || len(forms) >= partForms) {
+				flush()
 			}
-			if len(c.wrong)+len(c.elsewhere) >= maxWrong {
-				break
+			last = at
+			forms[at] = struct{}{}
+			c.touch(at)
+			e := entry{rev: proposed}
+			if change.Op == Put {
+				it := change.Item
+				e.item = &it
 			}
+			level.set(KindRedirect, change.Item.Key, e)
+			n++
 		}
-		last = at
-		forms[at] = struct{}{}
-		c.touch(at)
-		e := entry{rev: proposed}
-		if change.Op == Put {
-			it := change.Item
-			e.item = &it
-		}
-		level.set(KindRedirect, change.Item.Key, e)
-		n++
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	for form := range hostForms {
-		if c.isTouched(form) {
-			continue // it was checked with its redirects
-		}
-		if forms[form] = struct{}{}; len(forms) >= partForms {
-			if err := flush(); err != nil {
-				return err
+		flush()
+		for form := range hostForms {
+			if c.isTouched(form) {
+				continue // it was checked with its redirects
+			}
+			if forms[form] = struct{}{}; len(forms) >= partForms {
+				flush()
 			}
 		}
+		flush()
+		for form := range hostForms { // when all that have redirects are known
+			c.touch(form)
+		}
+		return nil
 	}
-	for form := range hostForms { // when all that have redirects are known
-		c.touch(form)
-	}
-	if err := flush(); err != nil {
+	if err := errors.Join(read(), <-checked); err != nil {
 		return err
 	}
 	for _, w := range c.elsewhere {
@@ -153,7 +159,7 @@ type checking struct {
 	wrong     []error
 	elsewhere []misplaced
 	circle    bool                // one was found within a part, as far as that knows
-	targets   map[string]struct{} // hosts that rules lead to
+	targets   map[string]struct{} // hosts that rules lead to; these four are the checker's of parts, until it ends
 	touched   map[uint64]struct{} // hashes of the forms of all parts
 	seed      maphash.Seed
 }
@@ -228,12 +234,18 @@ func (c *checking) find(level *changes, forms iter.Seq[fingerpost.HostPattern]) 
 	return f, nil
 }
 
-// part checks the forms of one part.
-func (c *checking) part(level *changes, forms map[fingerpost.HostPattern]struct{}) error {
-	if len(forms) == 0 {
+// part is some of the changes, with the forms that they are about.
+type part struct {
+	level *changes
+	forms map[fingerpost.HostPattern]struct{}
+}
+
+// part checks one part.
+func (c *checking) part(p part) error {
+	if len(p.forms) == 0 {
 		return nil
 	}
-	f, err := c.find(level, maps.Keys(forms))
+	f, err := c.find(p.level, maps.Keys(p.forms))
 	if err != nil {
 		return err
 	}
@@ -246,7 +258,7 @@ func (c *checking) part(level *changes, forms map[fingerpost.HostPattern]struct{
 	for _, e := range fingerpost.Errors(errors.Join(append(f.wrong, err)...)) {
 		key, isRedirect := strings.CutPrefix(e.At.File, KindRedirect+" ")
 		at := form(key)
-		_, mine := forms[at]
+		_, mine := p.forms[at]
 		switch {
 		case redirect.IsLoop(e):
 			c.circle = true // where it leads through what other parts change, there may be none
@@ -287,7 +299,7 @@ func (c *checking) suspect() bool {
 // findLoops builds a table of all content with the proposal, and follows the rules
 // of the forms that it has a say in.
 func (c *checking) findLoops(p Proposal) error {
-	table, err := compileItems(c.items(p), func(*Item) error { return nil }, func(*fingerpost.Host) {},
+	table, err := compileItems(c.items(p), c.r.Table().Rules(), func(*Item) error { return nil }, func(*fingerpost.Host) {},
 		func(error) {}) // what is wrong was found before, or was there before
 	if err != nil {
 		return err

@@ -99,7 +99,7 @@ func (r *Replica) compact() error {
 	// From here on changes go to a level and a segment of their own.
 	r.mu.Lock()
 	frozen := content{levels: s.content.levels, base: s.content.base}
-	at := s.cursor
+	at, digest, about := s.cursor, s.digest, int(s.counts[KindRedirect])
 	err := r.log.begin(at, nil, nil)
 	if err == nil {
 		s.content.levels = append([]*changes{newChanges()}, s.content.levels...)
@@ -110,7 +110,7 @@ func (r *Replica) compact() error {
 	r.writer.Unlock()
 	if err == nil {
 		r.o.fault("frozen")
-		err = r.writeSnapshot(path, Content{Cursor: at, Items: frozen.items()})
+		err = r.writeSnapshot(path, Content{Cursor: at, Digest: digest, About: about, Items: frozen.items()})
 	}
 	var f *file
 	if err == nil {
@@ -157,7 +157,7 @@ func (r *Replica) writeSnapshot(path string, c Content) error {
 // swap puts a snapshot of s in the place of its base and of the levels that are
 // in it; what changed meanwhile is a layer over it. The caller holds writer.
 func (r *Replica) swap(s *state, f *file, path string, w *watch) error {
-	next := &state{cursor: s.cursor, end: s.end, counts: s.counts,
+	next := &state{cursor: s.cursor, digest: s.digest, end: s.end, counts: s.counts,
 		content: content{levels: s.content.levels[:1:1], base: f}}
 	if err := next.renew(w.forms); err != nil {
 		return err

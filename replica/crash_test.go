@@ -98,7 +98,7 @@ func TestKill(t *testing.T) {
 	whole := f.revisions
 	f.revisions = whole[:1]
 	f.items = map[string]*Item{whole[0].Changes[0].Item.name(): &whole[0].Changes[0].Item}
-	f.snapshots = Snapshots{Dir: t.TempDir(), Head: f.head, Scan: f.scan}
+	f.snapshots = Snapshots{Dir: t.TempDir(), Feed: f.feed(), Scan: f.scan}
 	load(t, r, f)
 	f.revisions = whole
 	r.Close()

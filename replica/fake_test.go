@@ -31,6 +31,7 @@ type fake struct {
 	afterFrame  func(n int, f *Frame) error
 	scanned     func() // after the rows of a snapshot were read, before its end is
 	acked       func(at Cursor)
+	diverged    func(after Cursor)
 
 	snapshots Snapshots
 	dir       string
@@ -38,7 +39,7 @@ type fake struct {
 
 func newFake(t testing.TB, epoch string) *fake {
 	f := &fake{epoch: epoch, items: map[string]*Item{}, news: make(chan struct{}), dir: t.TempDir()}
-	f.snapshots = Snapshots{Dir: filepath.Join(f.dir, "snapshots"), Head: f.head, Scan: f.scan}
+	f.snapshots = Snapshots{Dir: filepath.Join(f.dir, "snapshots"), Feed: f.feed(), Scan: f.scan}
 	return f
 }
 
@@ -138,6 +139,11 @@ func (f *fake) scan(ctx context.Context) (Content, error) {
 
 func (f *fake) feed() Feed {
 	return Feed{
+		Diverged: func(_ context.Context, after Cursor) {
+			if f.diverged != nil {
+				f.diverged(after)
+			}
+		},
 		Head: f.head,
 		Changes: func(_ context.Context, after Cursor, limit int) ([]Revision, error) {
 			f.mu.Lock()
@@ -172,7 +178,7 @@ type hooked struct {
 	f *fake
 }
 
-func (h hooked) Revisions(ctx context.Context, after Cursor, fn func(Frame) error) error {
+func (h hooked) Revisions(ctx context.Context, after Place, fn func(Frame) error) error {
 	n := 0
 	return h.Upstream.Revisions(ctx, after, func(fr Frame) error {
 		if h.f.beforeFrame != nil {
@@ -239,7 +245,7 @@ func tableOf(t testing.TB, items map[string]*Item, strict bool) *redirect.Table 
 				return
 			}
 		}
-	}, func(error) {})
+	}, 0, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}

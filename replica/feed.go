@@ -27,32 +27,77 @@ type Feed struct {
 	Wait func(ctx context.Context, after Cursor) (Head, error)
 
 	Heartbeat time.Duration // default 5 s
+
+	// Diverged is called when a follower of this epoch has a revision that is not in
+	// the feed: one beyond its end, or another one of that number. The database was
+	// set back then, by other means than our restore. May be nil.
+	Diverged func(ctx context.Context, after Cursor)
+}
+
+// digest gives the digest of the revision at a cursor; "" where the feed does not
+// reach back to it.
+func (f Feed) digest(ctx context.Context, at Cursor) (string, error) {
+	if at.Rev == 0 {
+		return "", nil
+	}
+	list, err := f.Changes(ctx, Cursor{at.Epoch, at.Rev - 1}, 1)
+	if errors.Is(err, ErrTooOld) {
+		return "", nil
+	}
+	if err != nil || len(list) == 0 || list[0].Rev != at.Rev {
+		return "", err
+	}
+	return digestOf(&list[0]), nil
+}
+
+// check reports whether the feed can be followed from a place, and gives its ends.
+func (f Feed) check(ctx context.Context, after Place) (h Head, err error) {
+	diverged := func(format string, args ...any) error {
+		if f.Diverged != nil {
+			f.Diverged(ctx, after.Cursor)
+		}
+		return fmt.Errorf("%w: "+format, append([]any{ErrTooOld}, args...)...)
+	}
+	h, err = f.Head(ctx)
+	switch {
+	case err != nil:
+		return h, err
+	case h.Epoch != after.Epoch:
+		return h, fmt.Errorf("%w: the epoch is %s", ErrTooOld, h.Epoch)
+	case after.Rev > h.Rev:
+		return h, diverged("revision %d is beyond %d", after.Rev, h.Rev)
+	case after.Rev < h.Floor:
+		return h, fmt.Errorf("%w: revision %d is not in (%d, %d]", ErrTooOld, after.Rev, h.Floor, h.Rev)
+	case after.Digest == "":
+		return h, nil
+	}
+	digest, err := f.digest(ctx, after.Cursor)
+	if err == nil && differ(digest, after.Digest) {
+		err = diverged("revision %d is another one here", after.Rev)
+	}
+	return h, err
 }
 
 // Follow calls fn with the head, with the revisions behind after as they come,
 // and with the head again whenever it has been silent for a while. flush, which
 // may be nil, is called before it waits.
-func (f Feed) Follow(ctx context.Context, after Cursor, fn func(Frame) error, flush func() error) error {
+func (f Feed) Follow(ctx context.Context, after Place, fn func(Frame) error, flush func() error) error {
 	if f.Heartbeat == 0 {
 		f.Heartbeat = heartbeat
 	}
 	tellHead := func() error {
-		h, err := f.Head(ctx)
-		switch {
-		case err != nil:
+		h, err := f.check(ctx, after)
+		if err != nil {
 			return err
-		case h.Epoch != after.Epoch:
-			return fmt.Errorf("%w: the epoch is %s", ErrTooOld, h.Epoch)
-		case after.Rev < h.Floor || after.Rev > h.Rev:
-			return fmt.Errorf("%w: revision %d is not in (%d, %d]", ErrTooOld, after.Rev, h.Floor, h.Rev)
 		}
+		after.Digest = "" // what comes from here on is known to follow
 		return fn(Frame{Head: h})
 	}
 	if err := tellHead(); err != nil {
 		return err
 	}
 	for {
-		revisions, err := f.Changes(ctx, after, 1000)
+		revisions, err := f.Changes(ctx, after.Cursor, 1000)
 		if err != nil {
 			return err
 		}
@@ -71,7 +116,7 @@ func (f Feed) Follow(ctx context.Context, after Cursor, fn func(Frame) error, fl
 			}
 		}
 		beat, cancel := context.WithTimeout(ctx, f.Heartbeat)
-		_, err = f.Wait(beat, after)
+		_, err = f.Wait(beat, after.Cursor)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -111,7 +156,7 @@ func (j joined) Snapshot(ctx context.Context, atLeast Cursor) (io.ReadCloser, er
 	return pr, nil
 }
 
-func (j joined) Revisions(ctx context.Context, after Cursor, fn func(Frame) error) error {
+func (j joined) Revisions(ctx context.Context, after Place, fn func(Frame) error) error {
 	return j.feed.Follow(ctx, after, fn, nil)
 }
 
@@ -158,7 +203,7 @@ func (s *Snapshot) Close() error { return s.f.Close() }
 // the feed holds what follows it.
 type Snapshots struct {
 	Dir  string // a folder of its own
-	Head func(ctx context.Context) (Head, error)
+	Feed Feed
 	Scan func(ctx context.Context) (Content, error)
 
 	mu     sync.Mutex // held while one is made, so that followers share it
@@ -172,9 +217,15 @@ type Snapshots struct {
 func (s *Snapshots) Get(ctx context.Context, atLeast Cursor) (*Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	head, err := s.Head(ctx)
+	head, err := s.Feed.Head(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if atLeast.Epoch == head.Epoch && atLeast.Rev > head.Rev {
+		// Another snapshot would not be of that revision either.
+		if head, err = s.Feed.check(ctx, Place{Cursor: atLeast}); err != nil {
+			return nil, err
+		}
 	}
 	if s.newest != "" && s.header.Epoch == head.Epoch && s.header.Cursor >= head.Floor &&
 		(atLeast.Epoch != head.Epoch || s.header.Cursor >= atLeast.Rev) {
@@ -196,6 +247,9 @@ func (s *Snapshots) Get(ctx context.Context, atLeast Cursor) (*Snapshot, error) 
 	}
 	c, err := s.Scan(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if c.Digest, err = s.Feed.digest(ctx, c.Cursor); err != nil {
 		return nil, err
 	}
 	s.n++
@@ -226,7 +280,7 @@ func (r *Replica) Feed() Feed {
 		if r.live == nil {
 			return Head{}, r.news, ErrNoState
 		}
-		c := r.served
+		c := r.served.Cursor
 		return Head{Epoch: c.Epoch, Rev: c.Rev, Floor: r.log.floor(c)}, r.news, nil
 	}
 	return Feed{

@@ -65,9 +65,10 @@ type Header struct {
 	Epoch     string `json:"epoch"`
 	Cursor    int64  `json:"cursor"`
 	CursorEnd int64  `json:"cursor_end"`
-	Bytes     int64  `json:"bytes"`  // of the whole file
-	Body      int64  `json:"body"`   // of the file without its trailer
-	SHA256    string `json:"sha256"` // of the body, in hex
+	Digest    string `json:"digest,omitempty"` // of the revision Cursor, as of a Place
+	Bytes     int64  `json:"bytes"`            // of the whole file
+	Body      int64  `json:"body"`             // of the file without its trailer
+	SHA256    string `json:"sha256"`           // of the body, in hex
 }
 
 // trailer is all that is known of a file.
@@ -163,7 +164,7 @@ func openOrRebuild(path string, refused func(error)) (*file, error) {
 		return nil, err // a table alone
 	}
 	tmp := path + rebuildSuffix + tempSuffix
-	err = writeFile(tmp, Content{Cursor: Cursor{f.Epoch, f.Cursor}, End: func() int64 { return f.CursorEnd },
+	err = writeFile(tmp, Content{Cursor: Cursor{f.Epoch, f.Cursor}, Digest: f.Digest, About: int(f.Counts[KindRedirect]), End: func() int64 { return f.CursorEnd },
 		Items: merge(nil, "", f, func(string) bool { return true })}, refused)
 	if err == nil {
 		err = install(tmp, path)

@@ -27,7 +27,7 @@ type Upstream interface {
 	// Revisions calls fn with a head at once, then with all revisions behind after
 	// as they come, in order, and with a head every few seconds. It returns when
 	// fn or the connection fails. ErrTooOld: fetch a snapshot.
-	Revisions(ctx context.Context, after Cursor, fn func(Frame) error) error
+	Revisions(ctx context.Context, after Place, fn func(Frame) error) error
 
 	// Acknowledge tells how far the follower is: durably, and serving it.
 	Acknowledge(ctx context.Context, at Cursor) error
@@ -129,7 +129,6 @@ func (f *follower) run(ctx context.Context) error {
 	at, ok := f.r.Cursor()
 	switch {
 	case f.cand != nil:
-		at = f.cand.cursor
 	case !ok || f.need || f.repair():
 		if !f.need {
 			f.atLeast = at
@@ -139,13 +138,12 @@ func (f *follower) run(ctx context.Context) error {
 		} else if err != nil {
 			f.r.o.Log.Warn("fetch a snapshot in place of the damaged one; changes are followed meanwhile", "error", err)
 		}
-		if f.cand != nil {
-			at = f.cand.cursor
-		} else {
-			at, _ = f.r.Cursor()
-		}
 	}
-	err := f.stream(ctx, at)
+	from := f.r.place()
+	if f.cand != nil {
+		from = Place{f.cand.cursor, f.cand.digest}
+	}
+	err := f.stream(ctx, from)
 	if errors.Is(err, ErrTooOld) && !errors.Is(err, errReload) {
 		f.forget()
 		f.need, f.atLeast = true, Cursor{}
@@ -164,7 +162,7 @@ func (f *follower) repair() bool {
 
 // stream follows the feed from a cursor. One goroutine reads, this one applies
 // all that has come at once.
-func (f *follower) stream(ctx context.Context, at Cursor) error {
+func (f *follower) stream(ctx context.Context, at Place) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	frames := make(chan Frame, maxBatch)
@@ -367,6 +365,9 @@ func (f *follower) fetch(ctx context.Context) error {
 func receive(path string, src io.Reader) (f *file, err error) {
 	in := bufio.NewReaderSize(src, 1<<20)
 	kind, payload, err := frameReader{in}.next()
+	for err == nil && kind == frameHead { // it is being made
+		kind, payload, err = frameReader{in}.next()
+	}
 	if err != nil {
 		return nil, cut(err)
 	}

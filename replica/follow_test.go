@@ -315,7 +315,7 @@ type silent struct {
 	dead *atomic.Bool
 }
 
-func (s silent) Revisions(ctx context.Context, after Cursor, fn func(Frame) error) error {
+func (s silent) Revisions(ctx context.Context, after Place, fn func(Frame) error) error {
 	if s.dead.Load() {
 		<-ctx.Done()
 		return ctx.Err()

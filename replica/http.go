@@ -17,8 +17,8 @@ import (
 
 // The feed over HTTP. Who may ask is for the server that mounts the handlers.
 //
-//	GET  /v1/snapshot?epoch=&cursor=  a snapshot, not before that cursor if its epoch is that
-//	GET  /v1/feed?epoch=&cursor=      a stream of frames, without end; 410: fetch a snapshot
+//	GET  /v1/snapshot?epoch=&cursor=  a snapshot, not before that cursor if its epoch is that; while it is being made, frames of type H
+//	GET  /v1/feed?epoch=&cursor=&digest=  a stream of frames, without end; 410: fetch a snapshot
 //	POST /v1/feed                     JSON: how far the follower is, and reports of nodes
 const (
 	feedType     = "application/vnd.fingerpost.feed"
@@ -72,11 +72,12 @@ func FeedHandler(feed Feed, acknowledged func(r *http.Request, reports []Report)
 			}
 			w.WriteHeader(http.StatusNoContent)
 		case http.MethodGet:
-			after, err := cursorOf(r.URL.Query())
+			at, err := cursorOf(r.URL.Query())
 			if err != nil {
 				problem(w, http.StatusBadRequest, err.Error())
 				return
 			}
+			after := Place{at, r.URL.Query().Get("digest")}
 			s := sender{w: w, rc: http.NewResponseController(w)}
 			s.buf = bufio.NewWriterSize(&s, 64<<10)
 			err = feed.Follow(r.Context(), after, s.frame, s.buf.Flush)
@@ -102,15 +103,31 @@ func SnapshotHandler(get func(ctx context.Context, atLeast Cursor) (*Snapshot, e
 			problem(w, http.StatusBadRequest, err.Error())
 			return
 		}
-		snapshot, err := get(r.Context(), atLeast)
+		var snapshot *Snapshot
+		made := make(chan struct{})
+		go func() {
+			defer close(made)
+			snapshot, err = get(r.Context(), atLeast)
+		}()
 		s := sender{w: w, rc: http.NewResponseController(w)}
+		beat := time.NewTicker(heartbeat)
+		defer beat.Stop()
+		for making := true; making; {
+			select {
+			case <-made:
+				making = false
+			case <-beat.C: // so that the follower knows that somebody is there
+				s.begin(snapshotType)
+				s.Write(appendJSONFrame(nil, frameHead, Head{})) // where it fails, the request ends
+				s.rc.Flush()
+			}
+		}
 		if err != nil {
 			s.fail(err)
 			return
 		}
 		defer snapshot.Close()
-		w.Header().Set("Content-Type", snapshotType)
-		s.began = true
+		s.begin(snapshotType)
 		if _, err := snapshot.WriteTo(&s); err != nil {
 			s.fail(err)
 		}
@@ -134,12 +151,16 @@ func (s *sender) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (s *sender) frame(f Frame) (err error) {
+func (s *sender) begin(contentType string) {
 	if !s.began {
-		s.w.Header().Set("Content-Type", feedType)
+		s.w.Header().Set("Content-Type", contentType)
 		s.w.Header().Set("Cache-Control", "no-store")
 		s.began = true
 	}
+}
+
+func (s *sender) frame(f Frame) (err error) {
+	s.begin(feedType)
 	if f.Revision == nil {
 		s.frm = appendJSONFrame(s.frm[:0], frameHead, f.Head)
 	} else if s.frm, err = appendRevisionFrame(s.frm[:0], f.Revision); err != nil {
@@ -201,13 +222,47 @@ type Client struct {
 // it is sent again: a token, a name that another node has.
 var ErrRefused = errors.New("refused")
 
-// Snapshot implements Upstream.
+// Snapshot implements Upstream. An upstream that falls silent is given up.
 func (c *Client) Snapshot(ctx context.Context, atLeast Cursor) (io.ReadCloser, error) {
-	return c.get(ctx, "/v1/snapshot", atLeast)
+	ctx, cancel := context.WithCancelCause(ctx)
+	b := &body{end: cancel, silence: time.AfterFunc(stalled, func() { cancel(fmt.Errorf("nothing came for %v", stalled)) })}
+	var err error
+	if b.ReadCloser, err = c.get(ctx, "/v1/snapshot", Place{Cursor: atLeast}); err != nil {
+		b.silence.Stop()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		return nil, err
+	}
+	b.ctx = ctx
+	return b, nil
+}
+
+// body is the body of an answer that must go on coming.
+type body struct {
+	io.ReadCloser
+	ctx     context.Context
+	end     context.CancelCauseFunc
+	silence *time.Timer
+}
+
+func (b *body) Read(p []byte) (n int, err error) {
+	n, err = b.ReadCloser.Read(p)
+	if b.silence.Reset(stalled); err != nil && err != io.EOF && b.ctx.Err() != nil {
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	b.silence.Stop()
+	b.end(nil)
+	return b.ReadCloser.Close()
 }
 
 // Revisions implements Upstream.
-func (c *Client) Revisions(ctx context.Context, after Cursor, fn func(Frame) error) error {
+func (c *Client) Revisions(ctx context.Context, after Place, fn func(Frame) error) error {
 	body, err := c.get(ctx, "/v1/feed", after)
 	if err != nil {
 		return err
@@ -242,11 +297,14 @@ func (c *Client) Acknowledge(ctx context.Context, at Cursor) error {
 
 func (c *Client) url(path string) string { return strings.TrimSuffix(c.URL, "/") + path }
 
-func (c *Client) get(ctx context.Context, path string, at Cursor) (io.ReadCloser, error) {
+func (c *Client) get(ctx context.Context, path string, at Place) (io.ReadCloser, error) {
 	q := url.Values{}
-	if at != (Cursor{}) {
+	if at.Cursor != (Cursor{}) {
 		q.Set("epoch", at.Epoch)
 		q.Set("cursor", strconv.FormatInt(at.Rev, 10))
+	}
+	if at.Digest != "" {
+		q.Set("digest", at.Digest)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(path)+"?"+q.Encode(), nil)
 	if err != nil {

@@ -74,7 +74,7 @@ func TestHandlersRefuse(t *testing.T) {
 	if err := client.Acknowledge(t.Context(), Cursor{"e1", 4}); err != nil || acked != (Cursor{"e1", 4}) {
 		t.Errorf("a report comes as %v: %v", acked, err)
 	}
-	if err := client.Revisions(t.Context(), Cursor{"e0", 1}, nil); !errors.Is(err, ErrTooOld) {
+	if err := client.Revisions(t.Context(), Place{Cursor: Cursor{"e0", 1}}, nil); !errors.Is(err, ErrTooOld) {
 		t.Errorf("410 is %v to the client", err)
 	}
 	client.Token = "fpt_other"

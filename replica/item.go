@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +29,28 @@ type Cursor struct {
 }
 
 func (c Cursor) String() string { return fmt.Sprintf("%s:%d", c.Epoch, c.Rev) }
+
+// Place is a cursor, with the digest of the revision that it stands behind where
+// that is known. A database that was set back, and has written on, may have another
+// revision of that number: then the digests differ.
+type Place struct {
+	Cursor
+	Digest string
+}
+
+// digestOf begins with the version of the form, so that one of another version is
+// told from one that differs.
+func digestOf(r *Revision) string {
+	sum := sha256.Sum256(appendRevision(nil, r))
+	return digestVersion + hex.EncodeToString(sum[:16])
+}
+
+const digestVersion = "1-"
+
+// differ reports whether two digests show that revisions are not the same.
+func differ(a, b string) bool {
+	return strings.HasPrefix(a, digestVersion) && strings.HasPrefix(b, digestVersion) && a != b
+}
 
 // Head is where a feed ends, and begins: changes behind Floor are there.
 type Head struct {

@@ -104,7 +104,7 @@ type Replica struct {
 	// served is where live is as of the table that is given out, and shown what there
 	// is to tell of its layers: while a revision is on its way to disk, live is ahead
 	// of it. Guarded by mu.
-	served Cursor
+	served Place
 	shown  struct {
 		overlay int
 		refused []error
@@ -290,7 +290,14 @@ func (r *Replica) Cursor() (Cursor, bool) {
 	if r.live == nil {
 		return Cursor{}, false
 	}
-	return r.served, true
+	return r.served.Cursor, true
+}
+
+// place is where a feed is followed from.
+func (r *Replica) place() Place {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.served
 }
 
 // Get gives one item; nil if there is none. The item is the caller's to keep. It
@@ -432,7 +439,7 @@ func (r *Replica) tell(before, now []error) {
 // show notes what there is to tell of live. The caller holds writer and mu.
 func (r *Replica) show() {
 	s := r.live
-	r.served = s.cursor
+	r.served = Place{s.cursor, s.digest}
 	r.shown.overlay, r.shown.refused = s.overlay(), slices.Concat(s.mid.refused, s.top.refused)
 }
 

@@ -19,7 +19,8 @@ import (
 // What is guarded by whom: see Replica.
 type state struct {
 	cursor  Cursor
-	end     int64 // below this revision it is no state that ever was
+	digest  string // of the last revision
+	end     int64  // below this revision it is no state that ever was
 	content content
 	mid     layer
 	top     layer
@@ -44,7 +45,7 @@ type watch struct {
 
 func newState(f *file) *state {
 	return &state{
-		cursor: Cursor{f.Epoch, f.Cursor}, end: f.CursorEnd,
+		cursor: Cursor{f.Epoch, f.Cursor}, digest: f.Digest, end: f.CursorEnd,
 		content: content{levels: []*changes{newChanges()}, base: f},
 		counts:  maps.Clone(f.Counts),
 	}
@@ -82,14 +83,15 @@ func (l *layer) size() int {
 // are left out; a change that is not newer than its row is, too.
 func (s *state) change(revisions []Revision) (forms map[fingerpost.HostPattern]struct{}, undo func(), err error) {
 	forms = map[fingerpost.HostPattern]struct{}{}
-	cursor, counts := s.cursor, maps.Clone(s.counts)
+	cursor, digest, counts := s.cursor, s.digest, maps.Clone(s.counts)
+	var last *Revision
 	var undos []func()
 	undo = func() {
 		s.pieces = nil
 		for _, u := range slices.Backward(undos) {
 			u()
 		}
-		s.cursor, s.counts = cursor, counts
+		s.cursor, s.digest, s.counts = cursor, digest, counts
 	}
 	for i := range revisions {
 		r := &revisions[i]
@@ -111,6 +113,10 @@ func (s *state) change(revisions []Revision) (forms map[fingerpost.HostPattern]s
 			}
 		}
 		s.cursor.Rev = r.Rev
+		last = r
+	}
+	if last != nil {
+		s.digest = digestOf(last)
 	}
 	return forms, undo, nil
 }

@@ -49,7 +49,7 @@ func (r *Replica) Status() Status {
 	r.mu.RLock()
 	s := Status{Folding: r.folding.Load(), Compact: r.compacting.Load()}
 	if live := r.live; live != nil {
-		s.Ready, s.Cursor = true, r.served
+		s.Ready, s.Cursor = true, r.served.Cursor
 		s.Items = map[string]int64{}
 		for kind, n := range live.counts {
 			if n != 0 && kind != kindNames {

@@ -221,9 +221,9 @@ r.yaml:5:40: status 99 is not one that an answer can have (for example 301 or 40
 r.yaml:6:54: address "here" is not an IP address (as in 192.0.2.1)
 r.yaml:6:69: country "Norway" is not a code (two upper-case letters, as in NO)
 r.yaml:7:5: a test without url (write the whole address that is asked for, as in https://example.com/page)`},
-		{"settings among content", []string{"r.yaml", "listen: {http: ':80'}\nredirects: []\nacme: {}\n"},
+		{"settings among content", []string{"r.yaml", "listen: {http: ':80'}\nredirects: []\nzones: {}\n"},
 			`r.yaml:1:1: listen is a setting of the node, not content (settings stand in the configuration file (--config); here only hosts, redirects and tests can be)
-r.yaml:3:1: unknown key "acme" (this version does not have acme yet; remove it)`},
+r.yaml:3:1: unknown key "zones" (this version does not have zones yet; remove it)`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -261,7 +261,7 @@ rules/r.yaml:3:42: page "up/key.html" is a link to another folder` + hint
 
 func TestEveryErrorOfSettingsNamesItsPlace(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"values", `listen: {http: "80", https: ":x", dns: ":53", admin: 9090}
+		{"values", `listen: {http: "80", https: ":x", dns: ":53x", admin: 9090}
 addresses: [192.0.2.1:80, host, 5]
 log: {access: text, sample: 0}
 limits: {headerTimeout: 10, idleTimeout: -1s, shutdownTimeout: soon}
@@ -271,8 +271,8 @@ region:
 listenn: 5
 `, `fingerpost.yaml:1:16: listen.http "80" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
 fingerpost.yaml:1:29: listen.https ":x" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
-fingerpost.yaml:1:35: unknown key "dns" in listen (this version does not have dns yet; remove it)
-fingerpost.yaml:1:54: listen.admin must be text, not the number 9090 (put it in quotes: "9090")
+fingerpost.yaml:1:40: listen.dns ":53x" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
+fingerpost.yaml:1:55: listen.admin must be text, not the number 9090 (put it in quotes: "9090")
 fingerpost.yaml:2:13: "192.0.2.1:80" is not an IP address (write the number itself, as in 192.0.2.10, without a port)
 fingerpost.yaml:2:27: "host" is not an IP address (write the number itself, as in 192.0.2.10, without a port)
 fingerpost.yaml:2:33: addresses must be text, not the number 5 (put it in quotes: "5")

@@ -198,8 +198,7 @@ func (f *reader) duration(n *node, v reflect.Value, field string) {
 
 // later are keys that files of the project's design have and this version does
 // not read yet.
-var later = []string{"acme", "zones", "origins", "routes", "healthChecks", "teams", "dns", "baseDomain",
-	"resolvers", "proxyProtocol"}
+var later = []string{"zones", "origins", "routes", "healthChecks", "teams", "dns", "baseDomain", "proxyProtocol"}
 
 // otherNames are what people who come from other programs write.
 var otherNames = map[string]string{"statuscode": "status", "code": "status", "status": "statusCode", "source": "from", "target": "to", "destination": "to",

@@ -32,6 +32,11 @@ type Settings struct {
 	Limits          Limits
 	Sources         []Elsewhere // with the defaults that they leave out
 	OIDC            OIDC
+	ACME            ACME
+	Resolvers       []string          // recursive name servers, address:port; none: those of the system
+	ClusterKeyFile  string            // an absolute path, or empty
+	ClusterKeyEnv   string            // the environment variable that holds it, or empty
+	DefaultCerts    map[string]string // by IP address of this node: the certificate for clients that send no server name
 }
 
 // Listen are the addresses of the listeners, host:port: nil where the file does
@@ -40,6 +45,7 @@ type Listen struct {
 	HTTP  *string `json:"http"`
 	HTTPS *string `json:"https"`
 	Admin *string `json:"admin"`
+	DNS   *string `json:"dns"`
 
 	AdminTLS AdminTLS `json:"-"`
 }
@@ -87,7 +93,8 @@ type nodeKeys struct {
 	Store        string   `json:"store"`
 	Control      Control  `json:"control"`
 	Certificates struct {
-		Dir string `json:"dir"`
+		Dir      string            `json:"dir"`
+		Defaults map[string]string `json:"defaults"`
 	} `json:"certificates"`
 	Geo struct {
 		Country string `json:"country"`
@@ -96,6 +103,11 @@ type nodeKeys struct {
 	Limits  Limits `json:"limits"`
 	Sources *node  `json:"sources"`
 	OIDC    OIDC   `json:"oidc"`
+	ACME    *node  `json:"acme"`
+
+	Resolvers      []string `json:"resolvers"`
+	ClusterKeyFile string   `json:"clusterKeyFile"`
+	ClusterKeyEnv  string   `json:"clusterKeyEnv"`
 }
 
 // configKeys are all keys of a configuration file.
@@ -117,7 +129,7 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	for _, l := range []struct {
 		field string
 		addr  *string
-	}{{"listen.http", keys.Listen.HTTP}, {"listen.https", keys.Listen.HTTPS}, {"listen.admin", keys.Listen.Admin}} {
+	}{{"listen.http", keys.Listen.HTTP}, {"listen.https", keys.Listen.HTTPS}, {"listen.admin", keys.Listen.Admin}, {"listen.dns", keys.Listen.DNS}} {
 		if l.addr == nil || *l.addr == "" {
 			continue
 		}
@@ -161,6 +173,15 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	if _, given := root.find("oidc"); given {
 		keys.OIDC = f.oidc(&keys.OIDC, bad)
 	}
+	for addr := range keys.Certificates.Defaults {
+		if _, err := netip.ParseAddr(addr); err != nil {
+			bad("certificates.defaults", quote(addr)+" is not an IP address", "an address of this node, and the name of the certificate for clients that send no server name there")
+		}
+	}
+	if keys.ClusterKeyFile != "" && keys.ClusterKeyEnv != "" {
+		bad("clusterKeyFile", "there are clusterKeyFile and clusterKeyEnv", "one of them")
+	}
+	resolvers, _ := root.find("resolvers")
 	return &Settings{
 		Listen: keys.Listen.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
 		Node: keys.Node, Role: keys.Role, Data: keys.Data, Control: keys.Control, Store: f.store(keys.Store, bad),
@@ -168,6 +189,10 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 		CountryFile:     f.absolute(keys.Geo.Country),
 		Sources:         f.sources(keys.Sources),
 		OIDC:            keys.OIDC,
+		ACME:            f.acme(keys.ACME, bad),
+		Resolvers:       f.resolvers(resolvers, keys.Resolvers),
+		ClusterKeyFile:  f.absolute(keys.ClusterKeyFile), ClusterKeyEnv: keys.ClusterKeyEnv,
+		DefaultCerts: keys.Certificates.Defaults,
 	}
 }
 
@@ -247,7 +272,7 @@ func (f *reader) control(c *Control, bad func(field, message, hint string)) {
 // the keys of the file.
 func (s *Settings) Differences(other *Settings) []string {
 	a, b := reflect.ValueOf(s).Elem(), reflect.ValueOf(other).Elem()
-	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https"}
+	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https", "DNS": "dns", "ACME": "acme", "DefaultCerts": "certificates.defaults"}
 	var different []string
 	var compare func(prefix string, a, b reflect.Value)
 	compare = func(prefix string, a, b reflect.Value) {
@@ -256,7 +281,7 @@ func (s *Settings) Differences(other *Settings) []string {
 			name := prefix + cmp.Or(names[field.Name], strings.ToLower(field.Name[:1])+field.Name[1:])
 			switch {
 			case reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
-			case field.Type.Kind() == reflect.Struct && field.Name != "AdminTLS" && field.Name != "Control":
+			case field.Type.Kind() == reflect.Struct && field.Name != "AdminTLS" && field.Name != "Control" && field.Name != "ACME" && field.Name != "OIDC":
 				compare(name+".", a.Field(i), b.Field(i))
 			default:
 				different = append(different, name)

@@ -31,7 +31,7 @@ import (
 
 const (
 	maxFile = 1 << 30 // bytes of a file
-	maxPage = 1 << 20 // bytes of a page
+	maxPage = fingerpost.MaxPage
 	youth   = time.Hour
 )
 

@@ -92,7 +92,8 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) (Head, error) {
 	zip := gzip.NewWriter(w)
 	sum := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(zip, sum), 1<<16)
-	enc := json.NewEncoder(out)
+	lines := &counter{w: out}
+	enc := json.NewEncoder(lines)
 	enc.SetEscapeHTML(false)
 	end := backupEnd{End: true}
 	err := db.View(ctx, func(v *View) error {
@@ -101,7 +102,7 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) (Head, error) {
 			return err
 		}
 		for _, d := range dumped {
-			n, err := d.write(ctx, v.t, enc)
+			n, err := d.write(ctx, v.t, enc, lines)
 			if err != nil {
 				return fmt.Errorf("%s: %w", d.name, err)
 			}
@@ -125,7 +126,18 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) (Head, error) {
 	return head, nil
 }
 
-func (d *dumpedTable) write(ctx context.Context, t tx, enc *json.Encoder) (n int64, err error) {
+// counter counts the bytes that go through it.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return c.w.Write(p)
+}
+
+func (d *dumpedTable) write(ctx context.Context, t tx, enc *json.Encoder, lines *counter) (n int64, err error) {
 	names, types := d.fields()
 	if err := enc.Encode(backupTable{d.name, names}); err != nil {
 		return 0, err
@@ -139,7 +151,14 @@ func (d *dumpedTable) write(ctx context.Context, t tx, enc *json.Encoder) (n int
 		if err := r.Scan(row...); err != nil {
 			return err
 		}
-		return enc.Encode(row)
+		before := lines.n
+		if err := enc.Encode(row); err != nil {
+			return err
+		}
+		if lines.n-before > maxBackupLine {
+			return fmt.Errorf("%w: row %d takes %d bytes in a backup, and %d are read back", ErrTooLarge, n, lines.n-before, maxBackupLine)
+		}
+		return nil
 	}, `SELECT `+strings.Join(names, ", ")+` FROM `+d.name+` ORDER BY `+strings.Join(names[:d.key], ", "))
 	return n, err
 }
@@ -154,8 +173,10 @@ func newField(kind string) any {
 	return new(string)
 }
 
-// maxBackupLine bounds the memory that a damaged backup can take.
-const maxBackupLine = 16 << 20
+// maxBackupLine bounds the memory that a damaged backup can take. A line of the audit
+// holds two values, which as text in JSON are up to twice as long; one that is
+// longer is an error when it is written.
+const maxBackupLine = 64 << 20
 
 // ReadBackup fills an empty store from what [DB.Backup] wrote, in one
 // transaction: on nil all of it is on disk, after an error nothing is. The store

@@ -244,13 +244,25 @@ func (db *DB) listener() {
 // followers fetch a snapshot. Call it after the database itself was set back by
 // other means than [DB.ReadBackup], such as a copied file or a server restored to a
 // point in time.
-func (db *DB) NewEpoch(ctx context.Context) (string, error) {
+func (db *DB) NewEpoch(ctx context.Context) (string, error) { return db.newEpoch(ctx, "") }
+
+// EndEpoch is NewEpoch if the epoch is still that one: of several that have found out
+// that the database was set back, one makes another epoch. It gives the one there is.
+func (db *DB) EndEpoch(ctx context.Context, epoch string) (string, error) {
+	return db.newEpoch(ctx, epoch)
+}
+
+func (db *DB) newEpoch(ctx context.Context, old string) (string, error) {
 	epoch := newEpoch()
+	var h Head
 	err := db.write(ctx, func(t tx) error {
-		return t.run(ctx, do(`UPDATE feed SET epoch = $1 WHERE shard = 0`, epoch))
+		if err := t.run(ctx, do(`UPDATE feed SET epoch = $1 WHERE shard = 0 AND ($2 = '' OR epoch = $2)`, epoch, old)); err != nil {
+			return err
+		}
+		return readHead(ctx, t, &h)
 	})
 	if err == nil {
 		db.announce()
 	}
-	return epoch, err
+	return h.Epoch, err
 }

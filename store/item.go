@@ -143,6 +143,15 @@ type ServerName struct {
 // name. So the certificates for a name stand together, under the prefix NAME/.
 func ServerNameKey(name, certificate string) string { return name + "/" + certificate }
 
+// ServerName gives what an item of KindServerName says, and of which certificate.
+func (it *Item) ServerName() (s ServerName, certificate string, err error) {
+	if err = json.Unmarshal(it.Value, &s); err != nil {
+		err = fmt.Errorf("server name %s: %w", it.Key, err)
+	}
+	_, certificate, _ = strings.Cut(it.Key, "/")
+	return s, certificate, err
+}
+
 // CertificateChanges are what puts c in the place of before, which is nil for a
 // new one; a nil c takes before away.
 func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {

@@ -29,7 +29,7 @@ const (
 func openPostgresLater(ctx context.Context, dsn string) (engine, error) {
 	try, cancel := context.WithTimeout(ctx, firstTry)
 	defer cancel()
-	e, err := openPostgres(try, dsn)
+	e, err := openPostgres(try, dsn, false)
 	if err == nil {
 		return e, nil
 	}

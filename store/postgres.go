@@ -19,7 +19,7 @@ const channel = "fingerpost_feed"
 
 type postgresEngine struct{ pool *pgxpool.Pool }
 
-func openPostgres(ctx context.Context, dsn string) (*postgresEngine, error) {
+func openPostgres(ctx context.Context, dsn string, existing bool) (*postgresEngine, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func openPostgres(ctx context.Context, dsn string) (*postgresEngine, error) {
 		_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`)
 		return err
 	}
-	if err := migratePostgres(ctx, config.ConnConfig); err != nil {
+	if err := migratePostgres(ctx, config.ConnConfig, existing); err != nil {
 		return nil, err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -52,15 +53,22 @@ func sqliteURL(path string, pragmas ...string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
-func openSQLite(ctx context.Context, path string) (*sqliteEngine, error) {
+func openSQLite(ctx context.Context, path string, existing bool) (*sqliteEngine, error) {
 	// The file holds hashes of passwords: nobody else reads it. SQLite gives its
 	// -wal and -shm files the same mode.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	mode := os.O_CREATE | os.O_RDWR
+	if existing {
+		mode = os.O_RDWR
+	}
+	f, err := os.OpenFile(path, mode, 0o600)
+	if existing && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no store at %s", ErrNotFound, path)
+	}
 	if err != nil {
 		return nil, err
 	}
 	f.Close()
-	if err := migrateSQLite(ctx, path); err != nil {
+	if err := migrateSQLite(ctx, path, existing); err != nil {
 		return nil, err
 	}
 	e := &sqliteEngine{path: path, readers: make(chan *sqliteConn, sqliteReaders)}
@@ -94,14 +102,14 @@ func openSQLite(ctx context.Context, path string) (*sqliteEngine, error) {
 		e.close()
 		return nil, err
 	}
-	var mode string
-	if err := e.writer.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+	var journal string
+	if err := e.writer.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
 		e.close()
 		return nil, err
 	}
-	if mode != "wal" {
+	if journal != "wal" {
 		e.close()
-		return nil, fmt.Errorf("%s has the journal mode %s instead of wal: put it on a local disk", path, mode)
+		return nil, fmt.Errorf("%s has the journal mode %s instead of wal: put it on a local disk", path, journal)
 	}
 	return e, nil
 }

@@ -61,6 +61,10 @@ type Options struct {
 	// Later lets Open succeed while a PostgreSQL is away. It is tried for in the
 	// background; until it is there all else is ErrUnavailable.
 	Later bool
+
+	// Existing keeps Open from making or migrating a database: without one it is
+	// ErrNotFound.
+	Existing bool
 }
 
 // Open connects to dsn, creates or migrates the schema, and checks what the
@@ -90,13 +94,13 @@ func Open(ctx context.Context, dsn string, o Options) (*DB, error) {
 	case "sqlite":
 		var path string
 		if path, err = sqlitePath(rest); err == nil {
-			db.engine, err = openSQLite(ctx, path)
+			db.engine, err = openSQLite(ctx, path, o.Existing)
 		}
 	case "postgres", "postgresql":
 		if o.Later {
 			db.engine, err = openPostgresLater(ctx, dsn)
 		} else {
-			db.engine, err = openPostgres(ctx, dsn)
+			db.engine, err = openPostgres(ctx, dsn, o.Existing)
 		}
 	default:
 		err = invalid("the store %q is not known: use sqlite:FOLDER or postgres://…", scheme)
@@ -116,7 +120,7 @@ func (db *DB) start(ctx context.Context, dsn string) error {
 	if l, ok := db.engine.(*later); ok {
 		db.tasks.Go(func() {
 			open := func(ctx context.Context) (engine, error) {
-				e, err := openPostgres(ctx, dsn)
+				e, err := openPostgres(ctx, dsn, false)
 				if err != nil {
 					return nil, err
 				}

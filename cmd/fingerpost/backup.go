@@ -8,10 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
-	"fingerpost"
 	"fingerpost/store"
 
 	"github.com/spf13/cobra"
@@ -25,8 +23,8 @@ func (f *storeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.store, "store", "", "`DSN` of another store: sqlite:DIR or postgres://…")
 }
 
-// open opens the store. One that has to be there is not made.
-func (f *storeFlags) open(ctx context.Context, mustBe bool) (*store.DB, error) {
+// open opens the store; one that has to be there already is neither made nor migrated.
+func (f *storeFlags) open(ctx context.Context, existing bool) (*store.DB, error) {
 	dsn := f.store
 	switch {
 	case dsn == "" && f.data == "":
@@ -34,16 +32,7 @@ func (f *storeFlags) open(ctx context.Context, mustBe bool) (*store.DB, error) {
 	case dsn == "":
 		dsn = "sqlite:" + f.data
 	}
-	if path, ok := strings.CutPrefix(dsn, "sqlite:"); ok && mustBe {
-		info, err := os.Stat(path)
-		if err == nil && info.IsDir() {
-			_, err = os.Stat(filepath.Join(path, "fingerpost.db"))
-		}
-		if err != nil {
-			return nil, &fingerpost.Error{Code: "no_store", Message: "there is no store in " + path, Hint: "--data is the folder that fingerpost serve --data was given"}
-		}
-	}
-	return store.Open(ctx, dsn, store.Options{})
+	return store.Open(ctx, dsn, store.Options{Existing: existing})
 }
 
 func backupCommand() *cobra.Command {
@@ -137,5 +126,41 @@ func writeWhole(name string, write func(io.Writer) error) error {
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), name)
+	if err := os.Rename(tmp.Name(), name); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name)) // so that the name is on disk, too
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+func newEpochCommand() *cobra.Command {
+	var flags storeFlags
+	cmd := &cobra.Command{
+		Use:   "new-epoch",
+		Short: "Tell a store that its database was set back",
+		Long: `Tell a store that its database was set back by other means than restore: a copied
+file, a server restored to a point in time. All nodes fetch its content anew. A node
+that comes with a revision which the store does not have makes the store find out by
+itself; with this command no node serves for a while what was undone.`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			db, err := flags.open(cmd.Context(), true)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			epoch, err := db.NewEpoch(cmd.Context())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "the epoch is %s\n", epoch)
+			return err
+		},
+	}
+	flags.register(cmd)
+	return cmd
 }

@@ -69,22 +69,28 @@ func compile(set *source.Set) (*rules, error) {
 		if r.certs, _, err = cert.Load(s.CertificatesDir); err != nil {
 			return nil, err
 		}
-		return r, checkCertificates(r.Hosts, r.certs)
+		return r, checkCertificates(r.Hosts, r.hasCertificate)
 	}
 	return r, nil
 }
 
+// hasCertificate knows the folder's certificates only. Without a folder a name may
+// be that of an imported one, which only a server knows.
+func (r *rules) hasCertificate(name string) bool {
+	return r.certs == nil || r.certs.Named(name) != nil
+}
+
 // checkCertificates reports hosts that name a certificate which is not there.
-func checkCertificates(hosts []fingerpost.Host, certs *cert.Index) error {
+func checkCertificates(hosts []fingerpost.Host, there func(name string) bool) error {
 	var errs []error
 	for i := range hosts {
 		switch name := hosts[i].Certificate; name {
 		case "", "auto", "none":
 		default:
-			if certs == nil || certs.Named(name) == nil {
+			if !there(name) {
 				errs = append(errs, &fingerpost.Error{Code: "no_certificate", Field: "certificate", At: hosts[i].Source,
 					Message: fmt.Sprintf("host %s: there is no certificate named %q", hosts[i].Name, name),
-					Hint:    "put " + name + ".crt and " + name + ".key into the folder of certificates.dir, or use auto"})
+					Hint:    "put " + name + ".crt and " + name + ".key into the folder of certificates.dir, import it, or use auto"})
 			}
 		}
 	}

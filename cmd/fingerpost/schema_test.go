@@ -42,6 +42,7 @@ func TestSchemaHasTheFieldsOfTheNouns(t *testing.T) {
 	collectTypes(reflect.TypeFor[fingerpost.Redirect](), types)
 	collectTypes(reflect.TypeFor[source.Elsewhere](), types)
 	collectTypes(reflect.TypeFor[source.OIDC](), types)
+	collectTypes(reflect.TypeFor[source.CA](), types)
 	for _, name := range []string{"host", "redirect", "when", "case", "fallback", "hsts", "elsewhere", "s3"} {
 		if types[name] == nil {
 			t.Errorf("the nouns have no type %s any more: take it out of this list and of the schema", name)

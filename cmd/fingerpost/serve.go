@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,6 +80,8 @@ environment, that before the configuration file.`,
 	cmd.Flags().StringVar(&o.token, "token", "", "node token for --control; better FINGERPOST_TOKEN, or control.tokenFile in the configuration")
 	cmd.Flags().StringVar(&o.ca, "ca", "", "`FILE` of certificates that are trusted for --control beside the system's")
 	cmd.Flags().StringVar(&o.name, "node", "", "`NAME` of this node (default made at the first start, and kept in --data)")
+	cmd.Flags().StringVar(&o.dns, "dns", "127.0.0.1:5353", `answer DNS on ADDR over UDP and TCP, where acme.validationZone is set; "" for none`)
+	cmd.Flags().Int64Var(&o.maxRemoved, "max-removed", 0, "how many items a file or source may take away at once, `N` (default a tenth of what it has, and 50 at least)")
 	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for the API, health checks and metrics on ADDR; "" for none; beyond loopback with listen.adminTLS only`)
 	return cmd
 }
@@ -100,40 +104,42 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 // options are what a node is started with.
 type options struct {
 	ruleFlags
-	http, https, admin string                 // addresses, "" for no listener
-	data, store        string                 // the folder of what the node keeps, "" for nothing; DSN
-	role               string                 // all, edge or control
-	control, token, ca string                 // what an edge follows
-	name               string                 // of the node
-	given              func(flag string) bool // whether a flag comes before the configuration
-	out                io.Writer              // of the access log
-	log                *slog.Logger
+	http, https, dns, admin string                 // addresses, "" for no listener
+	data, store             string                 // the folder of what the node keeps, "" for nothing; DSN
+	role                    string                 // all, edge or control
+	control, token, ca      string                 // what an edge follows
+	name                    string                 // of the node
+	maxRemoved              int64                  // 0: see allowedToGo
+	given                   func(flag string) bool // whether a flag comes before the configuration
+	out                     io.Writer              // of the access log
+	log                     *slog.Logger
 }
 
 // node is a running program. Everything is wired here: packages know each other
 // by functions.
 type node struct {
-	o         options
-	log       *slog.Logger
-	set       *source.Set
-	remotes   []remote
-	contents  *contents
-	settings  *source.Settings
-	certs     *cert.Store
-	certFiles *source.Paths // nil without a folder
-	countries *edge.Countries
-	geoFile   *source.Paths
-	metrics   *telemetry.Metrics
-	access    *telemetry.AccessLog
-	table     atomic.Pointer[redirect.Table] // of a node without a part in what is shared
-	shared    *shared                        // nil without a data folder
-	life      context.Context                // ends with close
-	end       context.CancelFunc
-	edge      *edge.Server
-	admin     *admin.Server
-	adminHTTP *http.Server
-	adminPair *keyPair // nil without files of its own
-	listeners []listener
+	o            options
+	log          *slog.Logger
+	set          *source.Set
+	remotes      []remote
+	contents     *contents
+	settings     *source.Settings
+	certs        *cert.Store // of the folder
+	certificates certificates
+	certFiles    *source.Paths // nil without a folder
+	countries    *edge.Countries
+	geoFile      *source.Paths
+	metrics      *telemetry.Metrics
+	access       *telemetry.AccessLog
+	table        atomic.Pointer[redirect.Table] // of a node without a part in what is shared
+	shared       *shared                        // nil without a data folder
+	life         context.Context                // ends with close
+	end          context.CancelFunc
+	edge         *edge.Server
+	admin        *admin.Server
+	adminHTTP    *http.Server
+	adminPair    *keyPair // nil without files of its own
+	listeners    []listener
 
 	instance  string                        // names this start of the node
 	health    atomic.Pointer[func() string] // nil until there is an admin server
@@ -150,7 +156,7 @@ type node struct {
 
 type listener struct {
 	net.Listener
-	name  string // http, https or admin
+	name  string // http, https, dns or admin
 	serve func(net.Listener) error
 }
 
@@ -185,6 +191,9 @@ func (n *node) open() (err error) {
 	if err := n.openShared(n.life); err != nil {
 		return err
 	}
+	if err := n.openCertificates(); err != nil {
+		return err
+	}
 	n.openSources()
 	if n.shared != nil && n.shared.db != nil {
 		if err := n.openApplied(); err != nil {
@@ -201,7 +210,7 @@ func (n *node) open() (err error) {
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
 		Table:       n.current,
-		Certificate: n.certs.Certificate,
+		Certificate: n.certificates.served.Certificate,
 		Covered:     n.covers(),
 		Metrics:     n.metrics,
 		Access:      n.access,
@@ -210,6 +219,9 @@ func (n *node) open() (err error) {
 	}
 	if n.countries != nil {
 		n.edge.Country = n.countries.Country
+	}
+	if n.shared != nil {
+		n.edge.Challenge, n.edge.ChallengeCertificate, n.edge.TicketKeys = n.answerHTTP, n.answerHandshake, n.certificates.sealer.TicketKeys
 	}
 	n.adminHTTP = &http.Server{ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	if n.adminHTTP.TLSConfig, err = n.adminTLS(); err != nil {
@@ -243,7 +255,7 @@ func (n *node) covers() func(host string) bool {
 	if n.address("https", n.o.https, n.settings.Listen.HTTPS) == "" {
 		return nil
 	}
-	return n.certs.Covers
+	return n.certificates.served.Covers
 }
 
 // openFiles opens what is beside the rules: certificates and the country file.
@@ -279,7 +291,7 @@ func (n *node) apply(part int, next, content source.Content) error {
 	if err != nil {
 		return err
 	}
-	if err := checkCertificates(content.Hosts, n.certs.Index()); err != nil {
+	if err := checkCertificates(content.Hosts, n.hasCertificate); err != nil {
 		return err
 	}
 	if n.shared != nil {
@@ -303,9 +315,9 @@ func (n *node) apply(part int, next, content source.Content) error {
 	if table.UsesCountries() && n.settings.CountryFile == "" {
 		n.log.Warn("rules ask for countries, but there is no country file: they never hold", "hint", "set geo.country")
 	}
-	if names := waiting(content.Hosts, n.certs.Covers); len(names) > 0 {
-		n.log.Warn("hosts without a certificate: certificate: auto waits for a CA, which this version does not have yet",
-			"hosts", len(names), "first", names[0], "hint", "put PEM files into the folder of certificates.dir")
+	if names := waiting(content.Hosts, n.certificates.served.Covers); len(names) > 0 && len(n.settings.ACME.CAs) == 0 {
+		n.log.Warn("hosts without a certificate: certificate: auto waits for a CA, and none is set",
+			"hosts", len(names), "first", names[0], "hint", "set acme, or put PEM files into the folder of certificates.dir")
 	}
 	return nil
 }
@@ -328,13 +340,18 @@ func (n *node) listen() error {
 	}{
 		{"http", n.o.http, l.HTTP, n.edge.ServePlain},
 		{"https", n.o.https, l.HTTPS, n.edge.ServeTLS},
+		{"dns", n.o.dns, l.DNS, n.serveDNS},
 		{"admin", n.o.admin, l.Admin, n.serveAdmin},
 	} {
 		addr := n.address(want.name, want.flag, want.configured)
-		if addr == "" || n.o.role == roleControl && want.name != "admin" {
+		if addr == "" || n.o.role == roleControl && want.name != "admin" || want.name == "dns" && n.certificates.zone.server == nil {
 			continue
 		}
-		ln, err := net.Listen("tcp", addr)
+		listen := func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+		if want.name == "dns" {
+			listen = listenDNS
+		}
+		ln, err := listen(addr)
 		if err != nil {
 			return listenError(want.name, addr, err)
 		}
@@ -388,8 +405,13 @@ func (n *node) run(ctx context.Context) error {
 	defer tidy.Stop()
 	go n.tidy(watching, tidy.C)
 	go n.rejoin(watching)
+	go n.runIssuer(watching)
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
+	if slices.ContainsFunc(n.listeners, func(l listener) bool { return l.name == "http" }) && runtime.GOOS == "linux" && os.Getenv("GOMAXPROCS") == "" {
+		// An event loop a core keeps a thread of Go's busy: all else has its own.
+		runtime.GOMAXPROCS(2 * runtime.NumCPU())
+	}
 	for _, l := range n.listeners {
 		go func() {
 			if err := l.serve(l.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -437,7 +459,7 @@ func (n *node) watch(ctx context.Context) {
 			// they keep being served, but would not start again.
 			n.set.Retry()
 			n.retry(true, 0)
-			n.logErrors("a certificate that is needed at the next start is gone", checkCertificates(n.contents.joined().Hosts, n.certs.Index()))
+			n.logErrors("a certificate that is needed at the next start is gone", checkCertificates(n.contents.joined().Hosts, n.hasCertificate))
 		})
 	}
 	if n.geoFile != nil {
@@ -467,6 +489,9 @@ func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	err := n.edge.Shutdown(ctx)
+	if server := n.certificates.zone.server; server != nil {
+		err = errors.Join(err, server.Shutdown(ctx))
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		n.log.Warn("requests under way did not end in time and were cut", "timeout", timeout)
 		err = nil

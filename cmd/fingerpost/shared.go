@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -34,6 +35,8 @@ type shared struct {
 	replica   *replica.Replica
 	up        replica.Upstream
 	snapshots *replica.Snapshots
+	log       *slog.Logger
+	setBack   seldom // noticed that the store was
 }
 
 // The roles of a node.
@@ -59,9 +62,9 @@ func (n *node) openShared(ctx context.Context) error {
 	if err := o.identify(); err != nil {
 		return err
 	}
-	n.shared = &shared{}
+	n.shared = &shared{log: n.log}
 	var err error
-	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged, Eager: o.control == ""}); err != nil {
+	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged, Items: n.itemsChanged, Eager: o.control == ""}); err != nil {
 		return dataError(o.data, err)
 	}
 	n.instance = newInstance()
@@ -316,11 +319,7 @@ func (n *node) bootstrap(ctx context.Context) {
 
 // join makes the store's feed and snapshots what the node's own copy follows.
 func (s *shared) join(dir string, ack func(ctx context.Context, at replica.Cursor) error) {
-	head := func(ctx context.Context) (replica.Head, error) {
-		h, err := s.db.Head(ctx)
-		return feedHead(h), feedError(err)
-	}
-	s.snapshots = &replica.Snapshots{Dir: dir, Head: head, Scan: s.scan}
+	s.snapshots = &replica.Snapshots{Dir: dir, Feed: s.feed(), Scan: s.scan}
 	s.up = replica.Join(s.feed(), s.snapshots.Get, ack)
 }
 
@@ -346,7 +345,21 @@ func (s *shared) feed() replica.Feed {
 			h, err := s.db.Wait(ctx, store.Cursor(after))
 			return feedHead(h), feedError(err)
 		},
+		Diverged: s.diverged,
 	}
+}
+
+// diverged begins another epoch: a node that follows has a revision that the store
+// does not have, so the store was set back, and all nodes have to fetch its content.
+func (s *shared) diverged(ctx context.Context, after replica.Cursor) {
+	s.setBack.Do(time.Now(), func() {
+		epoch, err := s.db.EndEpoch(ctx, after.Epoch)
+		if err != nil {
+			s.log.Error("the store was set back, and no new epoch could be begun; it is tried again", "err", err)
+			return
+		}
+		s.log.Error("the store was set back: a node has a revision that it does not have. All nodes fetch the content anew, and what was undone is not served any more", "rev", after.Rev, "was", after.Epoch, "epoch", epoch)
+	})
 }
 
 func feedHead(h store.Head) replica.Head {
@@ -371,8 +384,16 @@ func (s *shared) scan(ctx context.Context) (replica.Content, error) {
 		return replica.Content{}, err
 	}
 	end := h.Rev
+	var about int64
+	if err := s.db.View(ctx, func(v *store.View) (err error) {
+		about, err = v.Count(store.KindRedirect)
+		return err
+	}); err != nil {
+		return replica.Content{}, err
+	}
 	return replica.Content{
 		Cursor: replica.Cursor{Epoch: h.Epoch, Rev: h.Rev},
+		About:  int(about),
 		Items: func(yield func(*replica.Item, error) bool) {
 			err := s.db.View(ctx, func(v *store.View) error {
 				end = v.Head.Rev
@@ -401,8 +422,9 @@ func (s *shared) scan(ctx context.Context) (replica.Content, error) {
 	}, nil
 }
 
-// checkedAtOnce is how many changes are checked together.
-const checkedAtOnce = 10_000
+// checkedAtOnce is how many changes are checked together: all rules of the host
+// forms that they are about are in memory then.
+const checkedAtOnce = 2_000
 
 // accept checks a proposal on top of what the node's own copy has.
 func (n *node) accept(ctx context.Context, p admin.Proposal) error {
@@ -608,8 +630,36 @@ func (n *node) published(ctx context.Context, label string, receipt store.Receip
 // publishAttempts bounds how often a publication is tried while others write.
 const publishAttempts = 100
 
+// A source may take away a share of what it has, and some items, without a word: more
+// is a mistake as often as not, such as an export that has failed.
+const (
+	freeToGo  = 50
+	shareToGo = 10 // one in so many
+	codeMuch  = "removes_much"
+)
+
+// allowedToGo is how many items a source may take away at once.
+func (n *node) allowedToGo(ctx context.Context, label string) (most, have int64, err error) {
+	all, err := n.shared.db.CountBySource(ctx)
+	have = all[label]
+	if n.o.maxRemoved > 0 {
+		return n.o.maxRemoved, have, err
+	}
+	return max(freeToGo, have/shareToGo), have, err
+}
+
+// refusedAsMuch reports whether content was refused because too much would go.
+func refusedAsMuch(err error) bool {
+	own := new(fingerpost.Error)
+	return errors.As(err, &own) && own.Code == codeMuch
+}
+
 // publishSet brings what a source has staged into force, unless nothing is different.
 func (n *node) publishSet(ctx context.Context, set *store.Changeset) (receipt store.Receipt, err error) {
+	most, have, err := n.allowedToGo(ctx, set.Source)
+	if err != nil {
+		return receipt, err
+	}
 	for i := range publishAttempts {
 		head, err := n.shared.db.Head(ctx)
 		if err != nil {
@@ -617,7 +667,11 @@ func (n *node) publishSet(ctx context.Context, set *store.Changeset) (receipt st
 		}
 		err = n.accept(ctx, admin.Proposal{Base: head.Rev, Replaces: true, Source: set.Source, Changeset: set})
 		if err == nil {
-			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev})
+			receipt, err = set.Publish(ctx, store.PublishOptions{Base: head.Rev, MaxRemoved: most})
+		}
+		if errors.Is(err, store.ErrTooLarge) {
+			return receipt, &fingerpost.Error{Code: codeMuch, Message: fmt.Sprintf("%s would take away more than %d of its %d items; what was there before is served", set.Source, most, have),
+				Hint: "if that is meant, start the node once with --max-removed and a number that is large enough, or take them away in steps"}
 		}
 		if !errors.Is(err, store.ErrMoved) {
 			return receipt, err
@@ -657,6 +711,15 @@ func (n *node) publishFew(ctx context.Context, label string, content source.Cont
 	}
 	if len(changes) == 0 {
 		return store.Receipt{Epoch: head.Epoch, Rev: head.Rev}, true, nil
+	}
+	removed := int64(0)
+	for i := range changes {
+		if changes[i].Op == store.Delete {
+			removed++
+		}
+	}
+	if most, _, err := n.allowedToGo(ctx, label); err != nil || removed > most {
+		return receipt, false, err // the other way says so
 	}
 	all := func(yield func(store.Change, error) bool) {
 		for _, c := range changes {
@@ -767,14 +830,14 @@ func itemsOf(label string, content source.Content) iter.Seq2[store.Change, error
 
 // explain answers the API's question which rule answers an address.
 func (n *node) explain(ctx context.Context, c *fingerpost.Case) (*explain.Explanation, error) {
-	req, err := explain.NewRequest(c, time.Now(), n.certs.Covers)
+	req, err := explain.NewRequest(c, time.Now(), n.certificates.served.Covers)
 	if err != nil {
 		return nil, err
 	}
 	if req.Country == "" && n.countries != nil {
 		req.Country = n.countries.Country(req.Addr)
 	}
-	x := explain.Explainer{Table: n.current(), Covers: n.certs.Covers, Header: func(a *redirect.Answer) http.Header { return edge.Header(a) },
+	x := explain.Explainer{Table: n.current(), Covers: n.certificates.served.Covers, Header: func(a *redirect.Answer) http.Header { return edge.Header(a) },
 		Redirect: func(host, id string) *fingerpost.Redirect {
 			it, err := n.shared.replica.Get(replica.KindRedirect, store.RedirectKey(fingerpost.HostPattern(host), id))
 			if err != nil || it == nil {

@@ -69,6 +69,9 @@ func (n *node) load() error {
 	case errors.Is(err, errStoreAway):
 		n.unapplied, err = true, nil
 		n.logErrors("content of files waits for the store", errStoreAway)
+	case refusedAsMuch(err):
+		n.logErrors("files were refused, what they held before is served", err)
+		err = nil
 	case errors.Is(err, store.ErrPaused):
 		n.log.Info("the files are paused: what they held before is served", "source", n.label(0))
 		err = nil

@@ -1,0 +1,399 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"fingerpost"
+	"fingerpost/cert"
+	"fingerpost/cert/order"
+	"fingerpost/cert/planner"
+	"fingerpost/replica"
+	"fingerpost/source"
+	"fingerpost/store"
+)
+
+// certificates is a node's part in getting and serving certificates: it answers
+// CAs' challenges from its own copy, serves what is in it, and, on a control node
+// with a CA, orders whenever it has the lease.
+type certificates struct {
+	sealer *cert.Sealer
+	served *cert.Served
+	issuer *order.Issuer // nil where no CA is set, and on edges
+	store  *certStore    // nil on edges
+	wanted wantedNames   // the issuer's
+	zone   validation
+}
+
+// clusterKeyFile is where a node finds or makes its key, in the data folder.
+const clusterKeyFile = "cluster.key"
+
+// openCertificates prepares what needs no other node. Without a data folder there
+// are only the certificates of files.
+func (n *node) openCertificates() error {
+	c := &n.certificates
+	c.served = &cert.Served{Files: n.certs, Default: n.defaultCertificate}
+	if n.shared == nil {
+		return nil
+	}
+	var err error
+	if c.sealer, err = n.openSealer(); err != nil {
+		return err
+	}
+	c.served.Sealer, c.served.Named, c.served.Load = c.sealer, n.namedCertificates, n.storedCertificate
+	if err := n.openValidation(); err != nil {
+		return err
+	}
+	if n.shared.db == nil {
+		return nil
+	}
+	c.store = &certStore{db: n.shared.db, holder: n.instance}
+	if len(n.settings.ACME.CAs) == 0 {
+		return nil
+	}
+	return n.openIssuer()
+}
+
+// openSealer reads the cluster's key. A node that has none makes one, unless it is
+// one of several that must have the same.
+func (n *node) openSealer() (*cert.Sealer, error) {
+	s := n.settings
+	secret := ""
+	switch file := filepath.Join(n.o.data, clusterKeyFile); {
+	case s.ClusterKeyEnv != "":
+		secret = os.Getenv(s.ClusterKeyEnv)
+	case s.ClusterKeyFile != "":
+		text, err := os.ReadFile(s.ClusterKeyFile)
+		if err != nil {
+			return nil, fileError(s.ClusterKeyFile, "read", err)
+		}
+		secret = string(text)
+	default:
+		var made bool
+		var err error
+		if secret, made, err = cert.OpenSecret(file); err != nil {
+			return nil, dataError(n.o.data, err)
+		}
+		if made && (n.o.role == roleEdge || strings.HasPrefix(n.o.store, "postgres")) {
+			n.log.Warn("this node has made a key of its own for the private keys of certificates, and opens none that others have sealed", "file", file,
+				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile or clusterKeyEnv")
+		}
+	}
+	return cert.NewSealer(secret)
+}
+
+// defaultCertificate names the certificate for clients that send no server name.
+func (n *node) defaultCertificate(local netip.Addr) string {
+	return n.settings.DefaultCerts[local.String()]
+}
+
+// namedCertificates and storedCertificate are what [cert.Served] reads of the
+// node's own copy.
+func (n *node) namedCertificates(name string) []cert.Named {
+	var list []cert.Named
+	for it, err := range n.shared.replica.Scan(store.KindServerName, name+"/") {
+		if err != nil {
+			return list
+		}
+		item := store.Item(*it)
+		s, certificate, err := item.ServerName()
+		if err != nil {
+			n.log.Error("a certificate's name cannot be read", "err", err)
+			continue
+		}
+		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
+	}
+	return list
+}
+
+func (n *node) storedCertificate(name string) (*fingerpost.Certificate, int64, error) {
+	it, err := n.shared.replica.Get(store.KindCertificate, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if it == nil {
+		return nil, 0, fmt.Errorf("certificate %s: %w", name, store.ErrNotFound)
+	}
+	item := store.Item(*it)
+	c, err := item.Certificate()
+	return c, it.Rev, err
+}
+
+// hasCertificate reports whether a certificate of that name is in the folder or in
+// the store.
+func (n *node) hasCertificate(name string) bool {
+	if n.certs.Index().Named(name) != nil {
+		return true
+	}
+	if n.shared == nil {
+		return false
+	}
+	it, err := n.shared.replica.Get(store.KindCertificate, name)
+	return err == nil && it != nil
+}
+
+// openIssuer makes what orders, from the settings.
+func (n *node) openIssuer() error {
+	a := n.settings.ACME
+	c := &n.certificates
+	seal := func(plain []byte) ([]byte, error) { return c.sealer.Seal(cert.KeyPurpose, plain), nil }
+	unseal := func(sealed []byte) ([]byte, error) { return c.sealer.Open(cert.KeyPurpose, sealed) }
+	solver := &solver{n: n}
+	driver := &order.Driver{CAs: map[string]*order.CA{}, Storage: c.store, Solver: solver, Seal: seal, Unseal: unseal, Log: n.log}
+	plan := planner.Config{}
+	for _, ca := range a.CAs {
+		config := order.CAConfig{Name: ca.Name, Directory: ca.Directory, AgreeToTerms: true, UserAgent: "fingerpost/" + version}
+		if ca.Email != "" {
+			config.Contact = []string{"mailto:" + ca.Email}
+		}
+		var err error
+		if config.Roots, err = roots(ca.Roots); err != nil {
+			return err
+		}
+		if config.EAB, err = eab(&ca.EAB); err != nil {
+			return err
+		}
+		made, err := order.NewCA(config)
+		if err != nil {
+			return err
+		}
+		driver.CAs[ca.Name] = made
+		planned := planner.CA{Name: ca.Name}
+		if ca.Directory == source.LetsEncrypt {
+			planned.Limits, planned.Profiles = planner.LetsEncrypt(), planner.LetsEncryptProfiles()
+		}
+		plan.CAs = append(plan.CAs, planned)
+	}
+	resolvers, err := n.resolvers()
+	if err != nil {
+		return err
+	}
+	check := &order.Preflight{Resolver: &order.Resolver{Servers: resolvers}, Solver: solver, Private: a.Private}
+	if port := n.challengePort(); port != 0 {
+		check.Port = port
+	}
+	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
+		CNAME: n.challengeTarget, Used: n.certificateUsed, Log: n.log}
+	if a.Preflight {
+		c.issuer.Check = check.Check
+	} else {
+		c.issuer.Check = func(_ context.Context, q order.Question) order.Verdict { return n.unchecked(q) }
+	}
+	return nil
+}
+
+// unchecked is the verdict about a name whose DNS nobody looks at: by the zone if
+// there is one, else over http.
+func (n *node) unchecked(q order.Question) order.Verdict {
+	if f := order.CheckName(q.Name, n.settings.ACME.Private); f != nil {
+		return order.Verdict{Failure: f}
+	}
+	switch {
+	case q.CNAME != "":
+		return order.Verdict{Methods: []string{order.DNS01, order.HTTP01}}
+	case strings.HasPrefix(q.Name, "*."):
+		return order.Verdict{Failure: &order.Failure{Name: q.Name, Code: "notHere", Reason: "a wildcard needs DNS validation, which is not set up", Hint: "set acme.validationZone"}}
+	}
+	return order.Verdict{Methods: []string{order.HTTP01, order.TLSALPN01}}
+}
+
+// challengePort is where this node's own http is, for the check of itself, if not
+// at 80: behind a mapping of ports it is what visitors see that counts, so only
+// loopback addresses, in tests and demos, have another.
+func (n *node) challengePort() int {
+	addr := n.address("http", n.o.http, n.settings.Listen.HTTP)
+	if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() && n.settings.ACME.Private {
+		return int(at.Port())
+	}
+	return 0
+}
+
+func roots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fileError(file, "read", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, &fingerpost.Error{Code: "bad_roots", Message: file + " has no certificate in PEM form", Hint: "acme.caRoots is what the CA's own certificate hangs on"}
+	}
+	return pool, nil
+}
+
+func eab(e *source.EAB) (order.EAB, error) {
+	key := os.Getenv(e.KeyEnv)
+	if e.KeyFile != "" {
+		text, err := os.ReadFile(e.KeyFile)
+		if err != nil {
+			return order.EAB{}, fileError(e.KeyFile, "read", err)
+		}
+		key = strings.TrimSpace(string(text))
+	}
+	if e.KeyID != "" && key == "" {
+		return order.EAB{}, &fingerpost.Error{Code: "no_eab_key", Message: "the EAB key " + e.KeyID + " is empty", Hint: "acme.eab names the environment variable or the file that holds it"}
+	}
+	return order.EAB{KeyID: e.KeyID, Key: key}, nil
+}
+
+// resolvers are the recursive name servers to ask: those of the settings, else of
+// the system.
+func (n *node) resolvers() ([]string, error) {
+	if len(n.settings.Resolvers) > 0 {
+		return n.settings.Resolvers, nil
+	}
+	list := systemResolvers("/etc/resolv.conf")
+	if len(list) == 0 {
+		return nil, &fingerpost.Error{Code: "no_resolver", Message: "no name server is known to ask about names", Hint: "set resolvers"}
+	}
+	return list, nil
+}
+
+// runIssuer orders certificates until ctx ends, whenever this node has the lease.
+func (n *node) runIssuer(ctx context.Context) {
+	if n.certificates.issuer == nil {
+		return
+	}
+	go n.followWanted(ctx)
+	if err := n.certificates.issuer.Run(ctx); err != nil && ctx.Err() == nil {
+		n.log.Error("certificates are not ordered any more", "err", err)
+	}
+}
+
+// certificateUsed reports whether a certificate is named in a host's settings. What
+// is merely served is not in use in this sense: another is there before it goes, and
+// every node learns of both in that order.
+func (n *node) certificateUsed(id string) bool {
+	for it, err := range n.shared.replica.Scan(replica.KindHost, "") {
+		if err != nil {
+			return true // it stays, then
+		}
+		item := store.Item(*it)
+		if h, err := item.Host(); err == nil && h.Certificate == id {
+			return true
+		}
+	}
+	return false
+}
+
+// certStore is [order.Storage] and [order.Lease] on the store. A certificate is an
+// item, which all nodes follow, and a record with what only the issuer needs.
+type certStore struct {
+	db     *store.DB
+	holder string
+}
+
+// The lease of whoever orders.
+const (
+	issuerLease    = "certificates"
+	issuerLeaseFor = 60 * time.Second
+)
+
+func (s *certStore) Acquire(ctx context.Context) (int64, error) {
+	l, err := s.db.Acquire(ctx, issuerLease, s.holder, issuerLeaseFor)
+	return l.Fence, storageError(err)
+}
+
+func (s *certStore) Release(ctx context.Context) error {
+	l, err := s.db.Acquire(ctx, issuerLease, s.holder, issuerLeaseFor)
+	if err == nil {
+		err = s.db.Release(ctx, l)
+	}
+	return storageError(err)
+}
+
+// storageError puts the words of package order in the place of the store's.
+func storageError(err error) error {
+	switch {
+	case errors.Is(err, store.ErrFenced):
+		return fmt.Errorf("%w: %w", order.ErrFenced, err)
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("%w: %w", order.ErrNoRecord, err)
+	}
+	return err
+}
+
+func (s *certStore) Get(ctx context.Context, kind, key string) ([]byte, error) {
+	r, err := s.db.GetRecord(ctx, kind, key)
+	if err != nil {
+		return nil, storageError(err)
+	}
+	if kind != order.KindCertificate {
+		return r.Value, nil
+	}
+	it, err := s.db.Get(ctx, store.KindCertificate, key)
+	if err != nil {
+		return nil, storageError(err)
+	}
+	c, err := it.Certificate()
+	if err != nil {
+		return nil, err
+	}
+	return order.JoinCertificate(r.Value, c.Chain, c.Key)
+}
+
+// Range gives certificates without their chains and keys.
+func (s *certStore) Range(ctx context.Context, kind, from, to string, limit int) ([]order.Record, error) {
+	list, err := s.db.Records(ctx, kind, from, to, limit)
+	records := make([]order.Record, len(list))
+	for i, r := range list {
+		records[i] = order.Record{Kind: r.Kind, Key: r.Key, Value: r.Value}
+	}
+	return records, storageError(err)
+}
+
+func (s *certStore) Write(ctx context.Context, fence int64, records ...order.Record) error {
+	b := store.Batch{Lease: &store.Lease{Name: issuerLease, Fence: fence}, Actor: store.Actor{Who: "certificates"}}
+	for _, r := range records {
+		if r.Kind == order.KindCertificate {
+			changes, rest, err := s.certificate(ctx, r)
+			if err != nil {
+				return err
+			}
+			b.Changes = append(b.Changes, changes...)
+			r.Value = rest
+		}
+		b.Records = append(b.Records, store.Record{Kind: r.Kind, Key: r.Key, Value: r.Value})
+	}
+	_, err := s.db.Commit(ctx, b)
+	return storageError(err)
+}
+
+// certificate gives the changes of content that a record of a certificate stands
+// for, and what is left to keep as a record.
+func (s *certStore) certificate(ctx context.Context, r order.Record) (changes []store.Change, rest []byte, err error) {
+	var before *fingerpost.Certificate
+	it, err := s.db.Get(ctx, store.KindCertificate, r.Key)
+	switch {
+	case err == nil:
+		if before, err = it.Certificate(); err != nil {
+			return nil, nil, err
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, nil, err
+	}
+	if r.Value == nil {
+		if before != nil {
+			changes, err = store.CertificateChanges(before, nil)
+		}
+		return changes, nil, err
+	}
+	next, rest, err := order.SplitCertificate(r.Value)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(next.Chain) == 0 { // as Range gave it: nothing of it is another
+		return nil, rest, nil
+	}
+	changes, err = store.CertificateChanges(before, next)
+	return changes, rest, err
+}

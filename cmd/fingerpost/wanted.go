@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"fingerpost"
+	"fingerpost/cert/order"
+	"fingerpost/cert/planner"
+	"fingerpost/replica"
+	"fingerpost/store"
+)
+
+// wantedNames are the names that the issuer of this node was told of.
+type wantedNames struct {
+	mu   sync.Mutex // guards told
+	told map[string]planner.Policy
+}
+
+// wantedList is [order.Issuer.Wanted]: every name that is served and needs a
+// certificate from a CA. It is made of the node's own copy.
+func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
+	names, err := n.wantedNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := &n.certificates.wanted
+	w.mu.Lock()
+	w.told = names
+	w.mu.Unlock()
+	list := make([]order.Want, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, order.Want{Name: name, Policy: names[name]})
+	}
+	return list, nil
+}
+
+// wantedNames gives the names that need a certificate: of hosts that ask for none or
+// name one, none; of those that are only named in redirects, too.
+func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, error) {
+	names := map[string]planner.Policy{}
+	add := func(pattern, team string) {
+		for _, name := range certificateNames(pattern) {
+			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) {
+				names[name] = n.policy(team)
+			}
+		}
+	}
+	settled := map[string]bool{} // hosts whose settings say what certificate they have
+	for it, err := range n.shared.replica.Scan(replica.KindHost, "") {
+		if err != nil {
+			return nil, err
+		}
+		item := store.Item(*it)
+		h, err := item.Host()
+		if err != nil {
+			continue // it is not served either
+		}
+		for _, pattern := range append(append([]string{h.Name}, h.Also...), h.RedirectFrom...) {
+			settled[pattern] = true
+			if h.Certificate == "" || h.Certificate == "auto" {
+				add(pattern, h.Team)
+			}
+		}
+	}
+	last := ""
+	for it, err := range n.shared.replica.Scan(replica.KindRedirect, "") {
+		if err != nil {
+			return nil, err
+		}
+		if host, _, _ := strings.Cut(it.Key, "/"); host != last {
+			if last = host; !settled[host] {
+				add(host, it.Team)
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return names, nil
+}
+
+// certificateNames are what a certificate for a host pattern has to name.
+func certificateNames(pattern string) []string {
+	switch p, err := fingerpost.ParseHostPattern(pattern); {
+	case err != nil || p == "*" || strings.HasPrefix(string(p), "["):
+		return nil
+	case strings.HasPrefix(string(p), "."):
+		return []string{string(p[1:]), "*" + string(p)}
+	default:
+		if _, err := netip.ParseAddr(string(p)); err == nil {
+			return nil
+		}
+		return []string{string(p)}
+	}
+}
+
+// policy is how names of a team are ordered.
+func (n *node) policy(team string) planner.Policy {
+	return planner.Policy{Team: team, Profile: n.settings.ACME.CAs[0].Profile, Pack: n.settings.ACME.Pack}
+}
+
+// Looking through all names takes time where there are millions: it is done again
+// at the earliest when it has not taken more than a twentieth of the time.
+const (
+	wantedPause = 500 * time.Millisecond
+	wantedShare = 20
+)
+
+// followWanted tells the issuer of names that have come and gone, until ctx ends.
+func (n *node) followWanted(ctx context.Context) {
+	for ctx.Err() == nil {
+		_, changed := n.cursor()
+		begin := time.Now()
+		n.tellWanted(ctx)
+		pause := max(wantedPause, wantedShare*time.Since(begin))
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(pause): // what comes together is told together
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (n *node) tellWanted(ctx context.Context) {
+	w, issuer := &n.certificates.wanted, n.certificates.issuer
+	if !issuer.Ask(func(*planner.Planner, time.Time) {}) {
+		return // another node orders; what is wanted is listed when this one does
+	}
+	now, err := n.wantedNames(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			n.log.Warn("the names that need certificates cannot be listed; it is tried again", "err", err)
+		}
+		return
+	}
+	w.mu.Lock()
+	before := w.told
+	w.told = now
+	w.mu.Unlock()
+	for name, policy := range now {
+		if was, ok := before[name]; ok && samePolicy(was, policy) {
+			continue
+		}
+		if err := issuer.Want(ctx, order.Want{Name: name, Policy: policy}); err != nil {
+			n.log.Warn("a name that needs a certificate is told later", "name", name, "err", err)
+			w.mu.Lock()
+			delete(w.told, name)
+			w.mu.Unlock()
+		}
+	}
+	for name := range before {
+		if _, ok := now[name]; !ok {
+			issuer.Drop(name)
+		}
+	}
+}
+
+func samePolicy(a, b planner.Policy) bool {
+	return a.Team == b.Team && a.Profile == b.Profile && a.Pack == b.Pack && slices.Equal(a.CAs, b.CAs)
+}
+
+// systemResolvers reads the name servers of a resolv.conf.
+func systemResolvers(file string) []string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "nameserver" {
+			if addr, err := netip.ParseAddr(f[1]); err == nil {
+				list = append(list, netip.AddrPortFrom(addr, 53).String())
+			}
+		}
+	}
+	return list
+}
