@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -611,6 +612,9 @@ func hostNames(h *fingerpost.Host) []string {
 func patternNames(pattern string) []string {
 	p, err := fingerpost.ParseHostPattern(pattern)
 	if err != nil || p == "*" || strings.HasPrefix(string(p), "[") {
+		return nil
+	}
+	if _, err := netip.ParseAddr(string(p)); err == nil {
 		return nil
 	}
 	if base, ok := strings.CutPrefix(string(p), "."); ok {
