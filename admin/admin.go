@@ -48,6 +48,9 @@ type Server struct {
 	// somebody has paused or resumed one, here.
 	Sources        []Source
 	SourcesChanged func()
+	// Certificates is what there is to know and to do about certificates; nil on a node
+	// that manages none.
+	Certificates *Certificates
 	// Feed and Snapshot are what nodes follow, with a token of the scope node; nil
 	// where this node has no feed.
 	Feed, Snapshot http.Handler

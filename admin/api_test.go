@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ type testAPI struct {
 	*Server
 	url    string
 	tokens map[string]string // by the name of who has it
+	certs  *testCertificates
+	logged *lockedText
 }
 
 // The people of the tests. Team a owns a.example and *.a.example, team b owns
@@ -46,19 +49,28 @@ func newTestAPI(t *testing.T) *testAPI { return newTestAPIAt(t, nil) }
 // newTestAPIAt is one with a clock; nil for that of the machine.
 func newTestAPIAt(t *testing.T, now func() time.Time) *testAPI {
 	t.Helper()
+	return newTestAPIOn(t, "sqlite:"+t.TempDir(), now)
+}
+
+// newTestAPIOn is one on any database.
+func newTestAPIOn(t *testing.T, dsn string, now func() time.Time) *testAPI {
+	t.Helper()
 	ctx := context.Background()
 	dir := t.TempDir()
-	db, err := store.Open(ctx, "sqlite:"+dir, store.Options{Now: now})
+	db, err := store.Open(ctx, dsn, store.Options{Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Store: db, Dir: dir, Metrics: http.NotFoundHandler(), Accept: AcceptByCompiling(db), Node: "n1", Now: now, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	logged := new(lockedText)
+	s := &Server{Store: db, Dir: dir, Metrics: http.NotFoundHandler(), Accept: AcceptByCompiling(db), Node: "n1", Now: now, Log: slog.New(slog.NewTextHandler(io.MultiWriter(testWriter{t}, logged), nil)),
 		Explain: func(_ context.Context, c *fingerpost.Case) (*explain.Explanation, error) {
 			req, err := explain.NewRequest(c, time.Now(), nil)
 			return &explain.Explanation{Request: explain.Request{URL: req.URL()}}, err
 		}}
+	c := newTestCertificates(t)
+	s.Certificates = &c.Certificates
 	h := httptest.NewServer(s.Routes())
-	a := &testAPI{T: t, Server: s, url: h.URL, tokens: map[string]string{}}
+	a := &testAPI{T: t, Server: s, url: h.URL, tokens: map[string]string{}, certs: c, logged: logged}
 	s.URL = h.URL
 	t.Cleanup(func() {
 		h.CloseClientConnections()
@@ -102,6 +114,24 @@ func (a *testAPI) another() *testAPI {
 		h.Close()
 	})
 	return &testAPI{T: a.T, Server: s, url: h.URL, tokens: a.tokens}
+}
+
+// lockedText keeps what is written to it.
+type lockedText struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 type testWriter struct{ testing.TB }

@@ -20,6 +20,8 @@ type HostResource struct {
 	Source string    `json:"source,omitempty" readOnly:"true" doc:"where it is written, and may be changed: api, console, file:…, git:…"`
 	Since  time.Time `json:"since,omitzero" readOnly:"true" doc:"when it first appeared"`
 	Rev    int64     `json:"rev,omitempty" readOnly:"true" doc:"the revision of its last change; its ETag"`
+
+	CertificateState *CertificateState `json:"certificateState,omitempty" readOnly:"true" doc:"how its certificates stand, in short; GET hosts/{host}/certificate says more"`
 }
 
 // RedirectResource is a redirect as the API shows and takes it, with the same

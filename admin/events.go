@@ -150,7 +150,28 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*eventStream, err
 func showRevision(r *store.Revision) RevisionEvent {
 	e := RevisionEvent{Rev: r.Rev, At: r.At, Changes: []ChangeEvent{}}
 	for _, c := range r.Changes {
+		if c.Item.Kind == store.KindCertificate {
+			c.Item.Value = withoutKey(&c.Item)
+		}
 		e.Changes = append(e.Changes, ChangeEvent{Op: string(c.Op), Kind: c.Item.Kind, Key: c.Item.Key, Source: c.Item.Source, Team: c.Item.Team, Value: c.Item.Value})
 	}
 	return e
+}
+
+// withoutKey is what people may see of a certificate: not its key, sealed as it is,
+// and not the chain, which is long.
+func withoutKey(it *store.Item) json.RawMessage {
+	if len(it.Value) == 0 { // deleted
+		return nil
+	}
+	v, err := it.Certificate()
+	if err != nil {
+		return nil
+	}
+	v.Key, v.Chain = nil, nil
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	return text
 }

@@ -24,6 +24,9 @@ type hostsOutput struct{ Body *Page[HostResource] }
 func (s *Server) listHosts(ctx context.Context, in *listHostsInput) (*hostsOutput, error) {
 	list := listName("hosts", in.Team, in.Source, in.Text)
 	page, err := listItems(ctx, s.Store, store.KindHost, list, in.PageInput, store.Query{Team: in.Team, Source: in.Source}, textFilter(in.Text), showHost)
+	if err == nil {
+		err = s.addStates(ctx, page.Items)
+	}
 	return &hostsOutput{page}, err
 }
 
@@ -69,7 +72,13 @@ func (s *Server) getHost(ctx context.Context, in *HostInput) (*hostOutput, error
 	if err != nil {
 		return nil, err
 	}
-	return hostOutputOf(&it, http.StatusOK)
+	out, err := hostOutputOf(&it, http.StatusOK)
+	if err == nil {
+		one := []HostResource{out.Body}
+		err = s.addStates(ctx, one)
+		out.Body = one[0]
+	}
+	return out, err
 }
 
 func hostOutputOf(it *store.Item, status int) (*hostOutput, error) {

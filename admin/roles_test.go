@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"fingerpost"
 	"fingerpost/store"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,6 +25,17 @@ var matrixExamples = map[string]struct{ path, body string }{
 	"GET /hosts/{host}":                {"hosts/a.example", ""},
 	"PUT /hosts/{host}":                {"hosts/a.example", `{"team": "a", "https": "allow-all"}`},
 	"DELETE /hosts/{host}":             {"hosts/gone.a.example", ""},
+	"GET /hosts/{host}/certificate":    {"hosts/a.example/certificate", ""},
+	"POST /hosts/{host}/certificate":   {"hosts/a.example/certificate", ""},
+	"GET /certificates":                {"certificates", ""},
+	"GET /certificates/cnames":         {"certificates/cnames", ""},
+	"POST /certificates/import":        {"certificates/import", `{"name": "x", "bundle": "BUNDLE"}`},
+	"POST /certificates/csr":           {"certificates/csr", `{"name": "y", "names": ["a.example"]}`},
+	"GET /certificates/{name}":         {"certificates/ordered", ""},
+	"DELETE /certificates/{name}":      {"certificates/gone", ""},
+	"POST /certificates/{name}/renew":  {"certificates/ordered/renew", ""},
+	"POST /certificates/{name}/names":  {"certificates/ordered/names", `{"name": "new.a.example"}`},
+	"POST /certificates/{name}/export": {"certificates/ordered/export", ""},
 	"GET /redirects":                   {"redirects", ""},
 	"POST /redirects":                  {"redirects", `{"from": "a.example/m", "to": "https://t.example/"}`},
 	"GET /redirects/{id}":              {"redirects/x?host=a.example", ""},
@@ -103,7 +115,9 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ids := map[string]string{"REV": fmt.Sprint(rev)}
+	a.store(fingerpost.ACME, "ordered", "a", "a.example")
+	a.store(fingerpost.ACME, "gone", "a", "gone.a.example")
+	ids := map[string]string{"REV": fmt.Sprint(rev), "BUNDLE": a.certs.bundle("a.example")}
 	for name, from := range map[string]string{"DRAFT": "draft", "OTHER": "other"} {
 		r := a.do("admin-a", "POST", "drafts?team=a", `[{"from": "a.example/`+from+`", "to": "https://t.example/"}]`)
 		if r.StatusCode != 201 {
@@ -146,14 +160,14 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Errorf("%s has no example in the matrix", op.name)
 			continue
 		}
-		path := example.path
+		path, body := example.path, example.body
 		for name, id := range ids {
-			path = strings.ReplaceAll(path, name, id)
+			path, body = strings.ReplaceAll(path, name, id), strings.ReplaceAll(body, name, id)
 		}
 		method, _, _ := strings.Cut(op.name, " ")
 		fmt.Fprintf(&table, "%-34s %-9s", op.name, op.action)
 		for _, who := range matrixPeople {
-			r := a.do(who, method, path, example.body)
+			r := a.do(who, method, path, body)
 			allowed := r.StatusCode != 401 && r.StatusCode != 403
 			if op.action == Public {
 				allowed = true // a login may fail, whoever tries it

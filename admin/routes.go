@@ -66,6 +66,19 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 	add(s, api, put, "/hosts/{host}", Settings, "hosts", "Make or change a host", s.putHost)
 	add(s, api, del, "/hosts/{host}", Settings, "hosts", "Delete a host's settings", s.deleteHost)
 
+	add(s, api, get, "/hosts/{host}/certificate", Read, "certificates", "Show how the names of a host stand with their certificates", s.getHostCertificate)
+	add(s, api, post, "/hosts/{host}/certificate", Write, "certificates", "Have the names of a host checked and ordered now", s.requestHostCertificate)
+
+	add(s, api, get, "/certificates", Read, "certificates", "List certificates, and names that wait for one", s.listCertificates)
+	add(s, api, get, "/certificates/cnames", Read, "certificates", "Export the records that let domains be validated over DNS", s.exportCNAMEs, cnames)
+	add(s, api, post, "/certificates/import", Settings, "certificates", "Import a certificate with its key", s.importCertificate)
+	add(s, api, post, "/certificates/csr", Settings, "certificates", "Make a signing request; its key stays here", s.requestSigning)
+	add(s, api, get, "/certificates/{name}", Read, "certificates", "Get a certificate", s.getCertificate)
+	add(s, api, del, "/certificates/{name}", Settings, "certificates", "Delete a certificate that no host needs", s.deleteCertificate)
+	add(s, api, post, "/certificates/{name}/renew", Settings, "certificates", "Renew a certificate now", s.renewCertificate)
+	add(s, api, post, "/certificates/{name}/names", Settings, "certificates", "Order a certificate again with one name more", s.addCertificateName)
+	add(s, api, post, "/certificates/{name}/export", Govern, "certificates", "Export a certificate with its key; it is noted in the audit", s.exportCertificate)
+
 	add(s, api, get, "/redirects", Read, "redirects", "List redirects", s.listRedirects)
 	add(s, api, post, "/redirects", Write, "redirects", "Make a redirect", s.postRedirect)
 	add(s, api, get, "/redirects/{id}", Read, "redirects", "Get a redirect", s.getRedirect)
@@ -227,6 +240,11 @@ func rowsBody() *huma.RequestBody {
 }
 
 func events(op *huma.Operation, _ *route) { answers(op, "text/event-stream") }
+func cnames(op *huma.Operation, _ *route) {
+	answers(op, mediaCSV)
+	op.Responses["200"].Content["text/dns"] = op.Responses["200"].Content[mediaCSV]
+	op.Responses["200"].Content[mediaJSON] = op.Responses["200"].Content[mediaCSV]
+}
 func ndjson(op *huma.Operation, _ *route) { answers(op, mediaNDJSON) }
 
 func answers(op *huma.Operation, media string) {

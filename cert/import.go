@@ -221,3 +221,6 @@ func Request(key crypto.Signer, names []string, of Subject) ([]byte, error) {
 
 // ParseKey reads a private key in any of the DER forms that are about.
 func ParseKey(der []byte) (crypto.Signer, error) { return parseKey(der) }
+
+// MarshalKey is the PKCS #8 form of a private key.
+func MarshalKey(key crypto.Signer) ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) }
