@@ -29,16 +29,22 @@ const (
 func openPostgresLater(ctx context.Context, dsn string) (engine, error) {
 	try, cancel := context.WithTimeout(ctx, firstTry)
 	defer cancel()
-	e, err := openPostgres(try, dsn, false)
-	if err == nil {
-		return e, nil
+	for {
+		e, err := openPostgres(try, dsn, false)
+		if err == nil {
+			return e, nil
+		}
+		if ctx.Err() != nil || try.Err() == nil && !new(postgresEngine).retryable(err) {
+			return nil, err
+		}
+		select {
+		case <-time.After(firstTry / 20): // one that is just coming up is no reason to do without
+		case <-try.Done():
+			l := new(later)
+			l.why.Store(&err)
+			return l, nil
+		}
 	}
-	if ctx.Err() == nil && (try.Err() != nil || new(postgresEngine).retryable(err)) {
-		l := new(later)
-		l.why.Store(&err)
-		return l, nil
-	}
-	return nil, err
 }
 
 // reach tries until the database is there, or ctx ends.
