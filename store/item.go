@@ -137,6 +137,7 @@ type ServerName struct {
 	NotBefore int64  `json:"notBefore"` // seconds since 1970
 	NotAfter  int64  `json:"notAfter"`
 	Serial    string `json:"serial"`
+	Imported  bool   `json:"imported,omitempty"` // nobody renews it by itself
 }
 
 // ServerNameKey is the key of a ServerName: the name, a slash, the certificate's
@@ -164,7 +165,7 @@ func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {
 			return nil, err
 		}
 		changes = append(changes, Change{Op: Put, Item: item})
-		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial})
+		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Imported: c.Type == fingerpost.Imported})
 		if err != nil {
 			return nil, err
 		}

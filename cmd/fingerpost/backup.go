@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"fingerpost"
 	"fingerpost/store"
 
 	"github.com/spf13/cobra"
@@ -32,7 +34,12 @@ func (f *storeFlags) open(ctx context.Context, existing bool) (*store.DB, error)
 	case dsn == "":
 		dsn = "sqlite:" + f.data
 	}
-	return store.Open(ctx, dsn, store.Options{Existing: existing})
+	db, err := store.Open(ctx, dsn, store.Options{Existing: existing})
+	if errors.Is(err, store.ErrNotFound) {
+		place, _ := strings.CutPrefix(dsn, "sqlite:")
+		err = &fingerpost.Error{Code: "no_store", Message: "there is no store in " + place, Hint: "--data is the folder that fingerpost serve --data was given"}
+	}
+	return db, err
 }
 
 func backupCommand() *cobra.Command {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,12 +14,14 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/admin"
 	"fingerpost/cert"
 	"fingerpost/cert/order"
 	"fingerpost/cert/planner"
 	"fingerpost/replica"
 	"fingerpost/source"
 	"fingerpost/store"
+	"fingerpost/zone"
 )
 
 // certificates is a node's part in getting and serving certificates: it answers
@@ -28,6 +32,7 @@ type certificates struct {
 	served *cert.Served
 	issuer *order.Issuer // nil where no CA is set, and on edges
 	store  *certStore    // nil on edges
+	asked  chan struct{} // something was asked on this node; holds one
 	wanted wantedNames   // the issuer's
 	zone   validation
 }
@@ -54,6 +59,7 @@ func (n *node) openCertificates() error {
 	if n.shared.db == nil {
 		return nil
 	}
+	c.asked = make(chan struct{}, 1)
 	c.store = &certStore{db: n.shared.db, holder: n.instance}
 	if len(n.settings.ACME.CAs) == 0 {
 		return nil
@@ -264,6 +270,7 @@ func (n *node) runIssuer(ctx context.Context) {
 		return
 	}
 	go n.followWanted(ctx)
+	go n.followAsks(ctx)
 	if err := n.certificates.issuer.Run(ctx); err != nil && ctx.Err() == nil {
 		n.log.Error("certificates are not ordered any more", "err", err)
 	}
@@ -396,4 +403,102 @@ func (s *certStore) certificate(ctx context.Context, r order.Record) (changes []
 	}
 	changes, err = store.CertificateChanges(before, next)
 	return changes, rest, err
+}
+
+// kindAsk are the records of what is asked of the node that orders; key: when, and
+// something random.
+const kindAsk = "acme-ask"
+
+// ask writes down what the node that orders has to do. It is done although that
+// node, or this one, dies.
+func (n *node) ask(ctx context.Context, a admin.Ask) error {
+	value, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	key := time.Now().UTC().Format("2006-01-02T15:04:05.000000Z") + "/" + strings.ToLower(rand.Text()[:8])
+	if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindAsk, Key: key, Value: value}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
+		return err
+	}
+	select {
+	case n.certificates.asked <- struct{}{}: // if it is this node, at once
+	default:
+	}
+	return nil
+}
+
+// askEvery is how long it takes at most until another node's wish is seen.
+const askEvery = 2 * time.Second
+
+// followAsks does what was asked, until ctx ends, while this node orders.
+func (n *node) followAsks(ctx context.Context) {
+	for ctx.Err() == nil {
+		if n.certificates.issuer.Ask(func(*planner.Planner, time.Time) {}) {
+			if err := n.answerAsks(ctx); err != nil && ctx.Err() == nil {
+				n.log.Warn("what was asked about certificates is done later", "err", err)
+			}
+		}
+		select {
+		case <-n.certificates.asked:
+		case <-time.After(askEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (n *node) answerAsks(ctx context.Context) error {
+	list, err := n.shared.db.Records(ctx, kindAsk, "", "", 100)
+	if err != nil {
+		return err
+	}
+	issuer := n.certificates.issuer
+	for _, r := range list {
+		var a admin.Ask
+		if err := json.Unmarshal(r.Value, &a); err == nil {
+			switch a.Do {
+			case admin.AskRequest:
+				issuer.Rearm(a.Name)
+			case admin.AskRenew:
+				err = issuer.Renew(a.Certificate)
+			case admin.AskAddName:
+				_, err = issuer.AddName(a.Certificate, a.Name, true)
+			case admin.AskGone:
+				issuer.Ask(func(p *planner.Planner, now time.Time) { p.Gone(now, a.Certificate) })
+			}
+			if err != nil { // the one who asked was told what was wrong when they asked
+				n.log.Warn("what was asked about a certificate cannot be done", "do", a.Do, "name", a.Name, "certificate", a.Certificate, "err", err)
+			}
+		}
+		if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindAsk, Key: r.Key}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cost tells what adding a name to a certificate takes.
+func (n *node) cost(_ context.Context, certificate, name string) (planner.Cost, error) {
+	var cost planner.Cost
+	var err error
+	leads := n.certificates.issuer.Ask(func(p *planner.Planner, now time.Time) { cost, err = p.AddCost(now, certificate, name) })
+	if !leads {
+		return cost, &fingerpost.Error{Code: "other_node", Message: "another node orders certificates, and knows what it costs", Hint: "ask again there, or in a moment"}
+	}
+	return cost, err
+}
+
+// adminCertificates is what the API knows and has done about certificates.
+func (n *node) adminCertificates() *admin.Certificates {
+	c := &n.certificates
+	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers}
+	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
+		a.CNAME = func(name string) (owner, target string, err error) {
+			secret := c.sealer.Derive("validation labels")
+			return zone.ValidationCNAME(strings.TrimPrefix(name, "*."), zoneName, secret[:])
+		}
+	}
+	if c.issuer != nil {
+		a.Ask, a.Cost = n.ask, n.cost
+	}
+	return a
 }

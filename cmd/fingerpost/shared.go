@@ -236,6 +236,7 @@ func (n *node) newAdmin() (*admin.Server, error) {
 	}
 	a.Feed = replica.FeedHandler(s.feed(), n.followed)
 	a.OIDC = n.oidc()
+	a.Certificates = n.adminCertificates()
 	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
 	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
 	return a, nil

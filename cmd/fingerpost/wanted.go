@@ -47,7 +47,7 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 	names := map[string]planner.Policy{}
 	add := func(pattern, team string) {
 		for _, name := range certificateNames(pattern) {
-			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) {
+			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) && !n.imported(name) {
 				names[name] = n.policy(team)
 			}
 		}
@@ -84,6 +84,24 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 		}
 	}
 	return names, nil
+}
+
+// importedLeft is how long an imported certificate must be valid still to keep a CA's
+// from being ordered: whoever forgets to import its successor is not left without.
+const importedLeft = 7 * 24 * time.Hour
+
+// imported reports whether a name has an imported certificate.
+func (n *node) imported(name string) bool {
+	for it, err := range n.shared.replica.Scan(store.KindServerName, name+"/") {
+		if err != nil {
+			return false
+		}
+		item := store.Item(*it)
+		if s, _, err := item.ServerName(); err == nil && s.Imported && time.Until(time.Unix(s.NotAfter, 0)) > importedLeft {
+			return true
+		}
+	}
+	return false
 }
 
 // certificateNames are what a certificate for a host pattern has to name.
