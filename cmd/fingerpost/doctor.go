@@ -425,10 +425,10 @@ func (d *doctor) port443(name string, a netip.Addr) {
 	// Not verified: what is wrong with a certificate is for the lines about it.
 	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{ServerName: name, InsecureSkipVerify: true}}
 	conn, err := dialer.DialContext(ctx, "tcp", at)
-	var alert tls.AlertError
+	var alert *net.OpError
 	switch {
-	case errors.As(err, &alert):
-		d.warn(check, "fingerpost hosts get "+name+" shows what its certificate waits for", "%s is reached at %s, and has no certificate yet (%v)", name, at, alert)
+	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no other sign of an alert
+		d.warn(check, "fingerpost hosts get "+name+" shows what its certificate waits for", "%s is reached at %s, and has no certificate yet (%v)", name, at, alert.Err)
 		return
 	case err != nil:
 		d.fail(check, "let visitors reach it from everywhere: firewall, security group, load balancer, listen.https", "%s does not answer at %s: %v", name, at, plainNetError(err))
