@@ -147,22 +147,30 @@ func (l *lookups) covering(ctx context.Context, name string) ([]servedName, erro
 	return found, err
 }
 
-// live gives the certificate for a name that is valid longest, nil if none is now.
+// live gives the certificate for a name that is valid longest, nil if none is now. One
+// for the exact name comes before one of its wildcard, as in handshakes.
 func (l *lookups) live(ctx context.Context, name, only string) (*servedName, error) {
-	found, err := l.covering(ctx, name)
-	if err != nil {
-		return nil, err
-	}
 	now := l.s.now()
-	var best *servedName
-	for i := range found {
-		n := &found[i]
-		if now.Before(n.from) || now.After(n.until) || only != "" && n.certificate != only || best != nil && !n.until.After(best.until) {
-			continue
+	for _, as := range []string{name, wildcardOf(name)} {
+		if as == "" {
+			break
 		}
-		best = n
+		found, err := l.exactly(ctx, as)
+		if err != nil {
+			return nil, err
+		}
+		var best *servedName
+		for i := range found {
+			n := &found[i]
+			if !now.Before(n.from) && !now.After(n.until) && (only == "" || n.certificate == only) && (best == nil || n.until.After(best.until)) {
+				best = n
+			}
+		}
+		if best != nil {
+			return best, nil
+		}
 	}
-	return best, nil
+	return nil, nil
 }
 
 // name tells where a name of a host stands; policy is what the host says of

@@ -395,7 +395,7 @@ func (s *Server) eachCNAME(ctx context.Context, c *Certificates, team string, w 
 			return nil
 		}
 		seen[base] = true
-		r := c.record(name)
+		r := c.record(base)
 		if r == nil {
 			return nil
 		}

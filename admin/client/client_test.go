@@ -16,6 +16,8 @@ import (
 
 	"fingerpost"
 	"fingerpost/admin"
+	"fingerpost/cert"
+	"fingerpost/cert/order"
 	"fingerpost/explain"
 	"fingerpost/store"
 )
@@ -77,7 +79,16 @@ func newTestClient(t *testing.T) (*Client, *watched) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &admin.Server{Store: db, Dir: dir, Metrics: http.NotFoundHandler(), Accept: admin.AcceptByCompiling(db),
+	sealer, err := cert.NewSealer(cert.NewSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &admin.Server{Store: db, Dir: dir,
+		Certificates: &admin.Certificates{Storage: new(order.Memory), Sealer: sealer, Ask: func(context.Context, admin.Ask) error { return nil },
+			CNAME: func(name string) (string, string, error) {
+				return "_acme-challenge." + name + ".", "x.acme.example.net.", nil
+			}},
+		Metrics: http.NotFoundHandler(), Accept: admin.AcceptByCompiling(db),
 		Explain: func(_ context.Context, c *fingerpost.Case) (*explain.Explanation, error) {
 			req, err := explain.NewRequest(c, time.Now(), nil)
 			return &explain.Explanation{Request: explain.Request{URL: req.URL(), Method: req.Method}}, err
@@ -216,6 +227,9 @@ func TestClientDoesWhatTheDocumentSays(t *testing.T) {
 		}
 		break
 	}
+	_, err = c.PutHost(ctx, admin.HostResource{Name: "a.example"}, Write{})
+	ok(err)
+	useCertificates(t, c)
 	e, err := c.Explain(ctx, fingerpost.Case{URL: "https://a.example/", Method: "POST", Headers: map[string]string{"X": "y"}})
 	if err != nil || e.Request.Method != "POST" {
 		t.Errorf("explained %+v: %v", e, err)

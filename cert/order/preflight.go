@@ -99,6 +99,13 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 	return Verdict{Failure: f}
 }
 
+// CAA looks at the CAA records of a name alone: nil if they let a CA with one of
+// q.Issuers issue for it.
+func (p *Preflight) CAA(ctx context.Context, q Question) (*Failure, error) {
+	_, failure, err := p.caa(ctx, q)
+	return failure, err
+}
+
 // CheckName says what is wrong with the form of a name. A name that is not
 // public may have a certificate from a private CA.
 func CheckName(name string, private bool) *Failure {

@@ -154,3 +154,13 @@ func parent(name string) string {
 	_, rest, _ := strings.Cut(strings.TrimSuffix(name, "."), ".")
 	return rest
 }
+
+// Answers reports why no server says anything about a name, be it that there is no
+// such name; nil if one does.
+func (r *Resolver) Answers(ctx context.Context, name string) error {
+	_, err := r.Ask(ctx, name, dns.TypeA)
+	if errors.Is(err, errNoName) {
+		return nil
+	}
+	return err
+}

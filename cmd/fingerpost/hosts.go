@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"fingerpost"
 	"fingerpost/admin"
@@ -22,10 +23,32 @@ var hostColumns = []column[admin.HostResource]{
 	{"to", func(h *admin.HostResource) string { return h.To }},
 	{"status", func(h *admin.HostResource) string { return number(h.Status) }},
 	{"https", func(h *admin.HostResource) string { return h.HTTPS }},
-	{"certificate", func(h *admin.HostResource) string { return h.Certificate }},
+	{"certificate", func(h *admin.HostResource) string { return certificateText(h) }},
 	{"team", func(h *admin.HostResource) string { return h.Team }},
 	{"source", func(h *admin.HostResource) string { return h.Source }},
 	{"rev", func(h *admin.HostResource) string { return number(h.Rev) }},
+}
+
+// certificateText is what is wanted of certificates, where that is said, and what there
+// is.
+func certificateText(h *admin.HostResource) string {
+	c := h.CertificateState
+	if c == nil {
+		return h.Certificate
+	}
+	text := ""
+	switch {
+	case c.State == "live" && !c.Until.IsZero():
+		text = "live until " + c.Until.Local().Format(time.DateOnly)
+	case c.Reason != "":
+		text = c.State + ": " + c.Reason
+	default:
+		text = c.State
+	}
+	if h.Certificate != "" && h.Certificate != "auto" && h.Certificate != "none" {
+		text = h.Certificate + " " + text
+	}
+	return text
 }
 
 func filterFlags(cmd *cobra.Command, f *client.Filter) {
@@ -42,14 +65,27 @@ func hostsList() *cobra.Command {
 }
 
 func hostsGet() *cobra.Command {
-	cmd := &cobra.Command{Use: "get NAME", Short: "Show one host", Args: exactArgs(1)}
+	cmd := &cobra.Command{Use: "get NAME", Short: "Show one host, and how its names stand with DNS and certificates", Args: exactArgs(1)}
 	return remoteVerb(cmd, func(s *session, args []string) error {
 		h, err := s.Host(s.ctx, args[0])
 		if err != nil {
 			return err
 		}
-		return printOne(s, h, hostColumns...)
+		if h.CertificateState == nil || s.format != formatTable && s.format != formatYAML {
+			return printOne(s, h, hostColumns...)
+		}
+		c, err := s.HostCertificate(s.ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return printOne(s, hostWithNames{h, c.Names})
 	})
+}
+
+// hostWithNames is a host as people read it.
+type hostWithNames struct {
+	admin.HostResource
+	Names []admin.NameResource `json:"names,omitempty"`
 }
 
 // writeFlags are those of every write of one thing.

@@ -26,7 +26,7 @@ func run(args []string) int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), fmtCommand(), testCommand(), explainCommand(), replayCommand(), backupCommand(), restoreCommand(), newEpochCommand(), versionCommand(),
-		planCommand(), applyCommand(), diffCommand(), exportCommand(), hostsCommand(), redirectsCommand(), draftsCommand(), jobsCommand(), versionsCommand(), changesCommand(), sourcesCommand(), nodesCommand(),
+		planCommand(), applyCommand(), diffCommand(), exportCommand(), hostsCommand(), redirectsCommand(), certsCommand(), doctorCommand(), draftsCommand(), jobsCommand(), versionsCommand(), changesCommand(), sourcesCommand(), nodesCommand(),
 		teamsCommand(), usersCommand(), tokensCommand(), whoamiCommand(), auditCommand())
 	// Without a Run of its own cobra shows help for a shell that it does not know,
 	// and calls that success.

@@ -147,6 +147,12 @@ var inVerbs = []struct {
 }{
 	{regexp.MustCompile(`^the fields are those of GET .*`), ""},
 	{regexp.MustCompile(`GET /api/v1/session\b`), "fingerpost whoami"},
+	{regexp.MustCompile(`GET /api/v1/certificates\b`), "fingerpost certs list"},
+	{regexp.MustCompile(`GET hosts/\{host\}/certificate`), "fingerpost hosts get NAME"},
+	{regexp.MustCompile(`PUT hosts/\{host\}`), "fingerpost hosts set NAME"},
+	{regexp.MustCompile(`\ballowLosing=true`), "--allow-losing"},
+	{regexp.MustCompile(`\bforce=true`), "--force"},
+	{regexp.MustCompile(`\breplace: true`), "--replace"},
 	{regexp.MustCompile(`GET /api/v1/(\w+)`), "fingerpost $1 list"},
 	{regexp.MustCompile(`PUT /api/v1/teams/\{team\}`), "fingerpost teams set NAME"},
 	{regexp.MustCompile(`POST /api/v1/sources/\{label\}/(\w+)`), "fingerpost sources $1 LABEL"},
