@@ -70,7 +70,7 @@ func (s *Server) followed(label string) *Source {
 }
 
 func (s *Server) showSource(v *store.Source, items int64) SourceResource {
-	r := SourceResource{v.Label, v.Kind, v.URL, v.Team, v.State, v.Error, v.Rev, v.Version, items, v.Paused, v.Checked, false}
+	r := SourceResource{v.Label, v.Kind, v.ShownURL(), v.Team, v.State, v.Error, v.Rev, v.Version, items, v.Paused, v.Checked, false}
 	if f := s.followed(v.Label); f != nil {
 		r.Here, r.Kind, r.URL = true, f.Kind, f.URL
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -59,7 +61,32 @@ var sources = table[Source]{name: "sources", what: "source",
 	fields: func(v *Source) []any {
 		return []any{&v.Label, &v.Kind, &v.URL, (*document)(&v.Settings), &v.Team, &v.State, &v.Error, &v.Rev, &v.Version, &v.Paused, (*instant)(&v.Checked)}
 	},
-	public: func(v *Source) any { return v }}
+	public: func(v *Source) any { // nothing of what may hold a secret
+		p := *v
+		p.Settings, p.URL = nil, withoutSecrets(v.URL)
+		return p
+	}}
+
+// withoutSecrets takes user, password and query off an address.
+func withoutSecrets(address string) string {
+	if inner, ok := strings.CutPrefix(address, "git:"); ok {
+		return "git:" + withoutSecrets(inner)
+	}
+	u, err := url.Parse(address)
+	switch {
+	case address == "":
+		return ""
+	case err != nil:
+		return "(not readable)" // and so nobody knows what is in it
+	case u.Scheme == "" || u.User == nil && u.RawQuery == "" && u.Fragment == "":
+		return address
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// ShownURL is the URL as it may be shown: without user, password and query.
+func (v *Source) ShownURL() string { return withoutSecrets(v.URL) }
 
 // PutSource makes or changes a source. What it reports of itself goes through
 // [DB.ReportSource].

@@ -80,9 +80,11 @@ func (db *DB) AddUser(ctx context.Context, by Actor, v User) error {
 	return users.save(ctx, db, by, &v, true)
 }
 
-// PutUser makes or changes a user.
+// PutUser makes or changes a user. A new password, and being disabled, ends their
+// sessions: whoever knew the old one may have some.
 func (db *DB) PutUser(ctx context.Context, by Actor, v User) error {
-	return users.save(ctx, db, by, &v, false)
+	return users.save(ctx, db, by, &v, false, do(`DELETE FROM tokens WHERE owner = $1 AND scope = 'session'
+		AND EXISTS (SELECT 1 FROM users u WHERE u.name = $1 AND (u.password <> $2 OR $3))`, v.Name, v.Password, v.Disabled))
 }
 
 // Users lists all users by name.
