@@ -70,6 +70,12 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 	if !route.streamed && r.Body != nil {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	}
+	if r.Header.Get("Idempotency-Key") != "" {
+		if err := sumRequest(r, route.streamed); err != nil {
+			writeProblem(w, r, problemOf(err))
+			return
+		}
+	}
 	next(huma.WithValue(ctx, principalKey{}, p))
 }
 

@@ -25,8 +25,8 @@ type changesetInput struct {
 	AllowRemoving int64    `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
 	Base          int64    `query:"base" minimum:"-1" default:"-1" doc:"the revision that this was planned on, as a dry run gives it: 412 if hosts or redirects were changed since"`
 	Note          string   `query:"note" maxLength:"1000" doc:"why, for the audit"`
-	Key           string   `header:"Idempotency-Key" maxLength:"200" doc:"names this request: repeated within 24 hours, it does nothing and gives the first result"`
-	ContentType   string   `header:"Content-Type" doc:"application/x-ndjson, text/csv or application/json"`
+	KeyInput
+	ContentType string `header:"Content-Type" doc:"application/x-ndjson, text/csv or application/json"`
 }
 
 // ChangesetResult is what a changeset has come to: a result, or the job that

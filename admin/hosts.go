@@ -95,6 +95,19 @@ func (s *Server) putHost(ctx context.Context, in *putHostInput) (*hostOutput, er
 		}
 	}
 	p := principalOf(ctx)
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		it, err := store.HostItem(&h, p.source())
+		if err != nil {
+			return nil, err
+		}
+		it, status, err := s.putBefore(ctx, first, it)
+		if err != nil {
+			return nil, err
+		}
+		return hostOutputOf(&it, status)
+	}
 	before, err := s.get(ctx, store.KindHost, string(name))
 	if err != nil {
 		return nil, err
@@ -194,12 +207,11 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 		return nil, err
 	}
 	p := principalOf(ctx)
-	sum := sumOf("delete host", string(name), in.Redirects)
 	it, err := s.Store.Get(ctx, store.KindHost, string(name))
-	if isNotFound(err) && in.Key != "" { // an earlier request with the key may have done it
-		if first, was, err := s.Store.Receipt(ctx, keyOf(p, in.Key)); err == nil && was == sum {
-			return &resultOutput{resultOf(first)}, nil
-		}
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		return &resultOutput{resultOf(*first)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -217,13 +229,13 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 				return nil, err
 			}
 		}
-		receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, sum, nil)
+		receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, nil)
 		if err == nil && !receipt.Repeated { // a wildcard above it has its redirects from now on
 			s.relabel(ctx, p.actor(), []fingerpost.HostPattern{name}, &receipt)
 		}
 		return &resultOutput{resultOf(receipt)}, err
 	}
-	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, sum, func(ctx context.Context) iter.Seq2[store.Change, error] {
+	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, func(ctx context.Context) iter.Seq2[store.Change, error] {
 		return s.deletesOf(ctx, name, in.Take)
 	})
 	return &resultOutput{resultOf(receipt)}, err

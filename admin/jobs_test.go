@@ -165,7 +165,7 @@ func (a *testAPI) leaveJob(id string, publish bool) *store.Changeset {
 	if _, err := c.Add(ctx, each([]store.Change{{Op: store.Put, Item: store.Item{Kind: store.KindRedirect, Key: "a.example/" + id, Value: []byte(`{"from": "a.example/` + id + `", "to": "https://t.example/"}`)}}})); err != nil {
 		a.Fatal(err)
 	}
-	record, _ := json.Marshal(jobRecord{Who: "root", Changeset: c.ID})
+	record, _ := json.Marshal(jobRecord{By: "root", Changeset: c.ID})
 	if err := a.Store.PutJob(ctx, store.Job{ID: id, Kind: kindChangeset, State: JobChecking, Owner: "dead", Result: record, Created: time.Now()}); err != nil {
 		a.Fatal(err)
 	}

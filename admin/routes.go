@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -238,8 +239,9 @@ type requestKey struct{}
 // exchange is the request and the answer behind a context, for what huma has no
 // words for.
 type exchange struct {
-	r *http.Request
-	w http.ResponseWriter
+	r   *http.Request
+	w   http.ResponseWriter
+	sum string // see requestSum
 }
 
 func keepRequest(next http.Handler) http.Handler {
@@ -251,6 +253,25 @@ func keepRequest(next http.Handler) http.Handler {
 }
 
 func requestOf(ctx context.Context) *http.Request { return ctx.Value(requestKey{}).(*exchange).r }
+
+// requestSum is the hash of a request with an Idempotency-Key, by which another use
+// of the key is known: of all that makes it but of rows that are streamed.
+func requestSum(ctx context.Context) string { return ctx.Value(requestKey{}).(*exchange).sum }
+
+// sumRequest sets it. The body is read to its end, and is there to be read again.
+func sumRequest(r *http.Request, streamed bool) error {
+	e := r.Context().Value(requestKey{}).(*exchange)
+	body := []byte(nil)
+	if !streamed && r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	e.sum = sumOf(r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), string(body))
+	return nil
+}
 
 // bodyOf is the body of a streamed request. Each part of it must come within a
 // time; the whole may take as long as it takes.

@@ -200,6 +200,7 @@ func showItem(it *store.Item) (any, error) {
 }
 
 type RestoreInput struct {
+	KeyInput
 	DryRun        bool   `query:"dryRun" doc:"tell what would happen, but change nothing"`
 	AllowRemoving int64  `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
 	Note          string `query:"note" maxLength:"1000" doc:"why, for the audit"`
@@ -257,6 +258,11 @@ func (s *Server) revertChange(ctx context.Context, in *revertInput) (*resultOutp
 // newest one.
 func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(base int64) (from, to int64), only []store.Name, stage func(store.Restoring) (*store.Changeset, error), note string) (*resultOutput, error) {
 	p := principalOf(ctx)
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		return &resultOutput{resultOf(*first)}, nil
+	}
 	var r store.Receipt
 	var a *assembly
 	err := s.serialised(ctx, func(base int64) error {
@@ -289,7 +295,7 @@ func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(ba
 			r = store.Receipt{Rev: base, Added: sum.Added, Changed: sum.Changed, Removed: sum.Removed}
 			return drop(err)
 		}
-		if r, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base}); err != nil {
+		if r, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base, Key: keyOf(p, in.Key), Sum: requestSum(ctx)}); err != nil {
 			return drop(err)
 		}
 		return nil

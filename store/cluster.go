@@ -224,6 +224,39 @@ func (db *DB) PutDraft(ctx context.Context, by Actor, v Draft) error {
 	return drafts.save(ctx, db, by, &v, false)
 }
 
+// ChangeDraft changes a draft that is still as v was read: ErrConflict if another
+// has changed it since v.Updated, ErrNotFound if there is none.
+func (db *DB) ChangeDraft(ctx context.Context, by Actor, v Draft) error {
+	was := v.Updated
+	v.Updated = db.now()
+	if err := drafts.check(&v); err != nil {
+		return err
+	}
+	_, _, err := once(ctx, db, "", "", func(t tx) (struct{}, error) {
+		before, err := drafts.before(ctx, t, v.ID)
+		if err == nil && before == "" {
+			err = fmt.Errorf("draft %s: %w", v.ID, ErrNotFound)
+		}
+		if err != nil {
+			return struct{}{}, err
+		}
+		after, err := json.Marshal(drafts.public(&v))
+		if err != nil {
+			return struct{}{}, err
+		}
+		change := do(`UPDATE drafts SET state = $2, reviewer = $3, note = $4, updated = $5 WHERE id = $1 AND updated = $6`,
+			v.ID, v.State, v.Reviewer, v.Note, micros(v.Updated), micros(was))
+		if err := t.run(ctx, change); err != nil {
+			return struct{}{}, err
+		}
+		if change.affected == 0 {
+			return struct{}{}, fmt.Errorf("%w: the draft %s was changed meanwhile", ErrConflict, v.ID)
+		}
+		return struct{}{}, db.record(ctx, t, Entry{Actor: by, Action: "put", Kind: drafts.what, Key: v.ID, Before: before, After: string(after)})
+	})
+	return err
+}
+
 // Drafts lists all drafts by id.
 func (db *DB) Drafts(ctx context.Context) ([]Draft, error) { return drafts.list(ctx, db) }
 
