@@ -23,6 +23,9 @@ type assembly struct {
 	take   bool
 	draft  string // the team whose draft it is; empty where it comes into force at once
 
+	published bool // it takes a publisher for what an editor may write otherwise
+	readOnly  bool // a dry run of somebody who may not write
+
 	hosts   map[string]*store.Item // as they are, with those of this changeset; nil where there is none
 	all     bool                   // hosts has every host
 	reviews map[string]Action      // what it takes to write redirects of a team
@@ -106,7 +109,7 @@ func (a *assembly) mayWrite(ctx context.Context, host fingerpost.HostPattern) (t
 		if action, err = a.s.writeAction(ctx, team); err != nil {
 			return "", err
 		}
-		if a.take && action == Write {
+		if a.published && action == Write {
 			action = Publish
 		}
 		a.reviews[team] = action
@@ -116,6 +119,9 @@ func (a *assembly) mayWrite(ctx context.Context, host fingerpost.HostPattern) (t
 
 // authorize is the rights of whoever sends the changeset; a draft asks for less.
 func (a *assembly) authorize(action Action, team string) error {
+	if a.readOnly {
+		return authorize(a.p, Read, anyTeam)
+	}
 	if a.draft != "" && action != Govern {
 		if team != a.draft {
 			return forbidden(fmt.Sprintf("the draft is for the team %s, and this belongs to the team %q", a.draft, team), "make a draft for each team")
@@ -223,17 +229,25 @@ func (a *assembly) putHost(ctx context.Context, h *fingerpost.Host) (store.Chang
 }
 
 func (a *assembly) remove(ctx context.Context, d *deleteRow) (store.Change, error) {
-	name := d.Name
-	if d.Delete == store.KindRedirect {
-		name = d.Host
+	const hint = `{"delete": "host", "name": …} or {"delete": "redirect", "host": …, "id": …}`
+	var kind, name string
+	switch {
+	case d.Delete == store.KindHost && d.Host == "" && d.ID == "":
+		kind, name = store.KindHost, d.Name
+	case d.Delete == store.KindRedirect && d.Name == "" && d.ID != "":
+		kind, name = store.KindRedirect, d.Host
+	case d.Delete == store.KindHost || d.Delete == store.KindRedirect:
+		return store.Change{}, invalid(Fault{Code: "bad_row", Detail: "a row that deletes a " + d.Delete + " names it in another way", Hint: hint})
+	default:
+		return store.Change{}, invalid(Fault{Pointer: "/delete", Code: "bad_row", Detail: fmt.Sprintf("%q is nothing that can be deleted", d.Delete), Hint: hint})
 	}
 	host, err := fingerpost.ParseHostPattern(name)
 	if err != nil {
 		return store.Change{}, err
 	}
-	kind, key := store.KindHost, string(host)
-	if d.Delete == store.KindRedirect {
-		kind, key = store.KindRedirect, store.RedirectKey(host, d.ID)
+	key := string(host)
+	if kind == store.KindRedirect {
+		key = store.RedirectKey(host, d.ID)
 	}
 	it, err := a.s.get(ctx, kind, key)
 	if err != nil {

@@ -366,7 +366,8 @@ func (s *Server) publishDraft(ctx context.Context, in *struct {
 	var a *assembly
 	err = s.serialised(ctx, func(base int64) error {
 		// An editor may have drafted what it takes a publisher to bring into force.
-		a = s.newAssembly(p, &changesetInput{Mode: string(store.Merge), Take: true})
+		a = s.newAssembly(p, &changesetInput{Mode: string(store.Merge)})
+		a.published = true
 		var conflicts store.Conflicts
 		for change, err := range c.Each(ctx) {
 			if err != nil {

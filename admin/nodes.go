@@ -20,7 +20,7 @@ func (s *Server) forAdmins(h http.Handler) http.Handler { return s.only(Govern, 
 
 // only lets in who may do action; without a Store, who has a certain token.
 func (s *Server) only(action Action, token string, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return encrypted(func(w http.ResponseWriter, r *http.Request) {
 		var err error
 		if s.Store == nil {
 			scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")

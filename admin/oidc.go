@@ -130,7 +130,7 @@ func (s *Server) loginByCode(r *http.Request) (*sessionOutput, error) {
 		p.cause = cause
 		return p
 	}
-	if err := s.logins.allow(s.now(), "address "+clientOf(r)); err != nil {
+	if err := s.mayTry(r); err != nil {
 		return nil, err
 	}
 	var st loginState

@@ -40,10 +40,10 @@ func (s *Server) Routes() http.Handler {
 		return mux
 	}
 	mux.HandleFunc("GET /{$}", s.showHome)
-	mux.HandleFunc("POST /logout", s.leave)
-	mux.HandleFunc("GET /login", s.showLogin)
-	mux.HandleFunc("GET /login/oidc", s.startOIDC)
-	mux.HandleFunc("GET "+oidcCallback, s.finishOIDC)
+	mux.HandleFunc("POST /logout", encrypted(s.leave))
+	mux.HandleFunc("GET /login", encrypted(s.showLogin))
+	mux.HandleFunc("GET /login/oidc", encrypted(s.startOIDC))
+	mux.HandleFunc("GET "+oidcCallback, encrypted(s.finishOIDC))
 	s.api(mux)
 	// A page of another origin must not act with the cookie of whoever looks at it.
 	guard := http.NewCrossOriginProtection()
@@ -73,7 +73,7 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 	add(s, api, put, "/redirects/{id}", Write, "redirects", "Make or change a redirect", s.putRedirect)
 	add(s, api, del, "/redirects/{id}", Write, "redirects", "Delete a redirect", s.deleteRedirect)
 
-	add(s, api, post, "/changesets", Write, "changesets", "Change any number of hosts and redirects, all or nothing", s.postChangeset, streamed)
+	add(s, api, post, "/changesets", Write, "changesets", "Change any number of hosts and redirects, all or nothing", s.postChangeset, streamed, dryRun)
 	add(s, api, get, "/jobs", Read, "changesets", "List jobs", s.listJobs)
 	add(s, api, get, "/jobs/{id}", Read, "changesets", "Get a job", s.getJob)
 	add(s, api, del, "/jobs/{id}", Write, "changesets", "Cancel a job", s.cancelJob)
@@ -136,6 +136,7 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 type route struct {
 	action   Action
 	streamed bool // its body is read as it comes, of any length
+	dryRun   bool // with dryRun=true it only reads
 	// Its caller has a secret of another kind than ours: whatever is sent in place of
 	// a token is for the handler.
 	ownSecret bool
@@ -225,6 +226,12 @@ func rowsBody() *huma.RequestBody {
 		mediaCSV:    {Schema: text},
 		mediaJSON:   {Schema: &huma.Schema{Description: "an array of rows, or a document with hosts and redirects"}},
 	}}
+}
+
+// dryRun marks a route that needs no more than Read for a dry run.
+func dryRun(op *huma.Operation, r *route) {
+	r.dryRun = true
+	op.Description = "A dry run needs no more than the right to read. For somebody who may write it is also decided about each row."
 }
 
 func events(op *huma.Operation, _ *route) { answers(op, "text/event-stream") }

@@ -267,7 +267,7 @@ func (s *Server) hookSource(ctx context.Context, in *hookInput) (*acceptedOutput
 
 func (s *Server) hookLimit(name string) error {
 	var p *Problem
-	if err := s.hooks.allow(s.now(), name); errors.As(err, &p) {
+	if err := s.hooks.allow(s.now(), loginTries, name); errors.As(err, &p) {
 		return retryLater(problem(http.StatusTooManyRequests, "too_many_requests", "this webhook is called too often", "the source is also looked at by itself, now and then"), p.after)
 	}
 	return nil

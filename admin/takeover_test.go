@@ -86,6 +86,7 @@ func TestWithoutAStoreTokensAreThoseOfTheNode(t *testing.T) {
 		{"/debug/none", "fpt_local", 404, ""},
 	} {
 		r := httptest.NewRequest("GET", tt.path, nil)
+		r.RemoteAddr = "127.0.0.1:1"
 		if tt.token != "" {
 			r.Header.Set("Authorization", "Bearer "+tt.token)
 		}
@@ -97,6 +98,7 @@ func TestWithoutAStoreTokensAreThoseOfTheNode(t *testing.T) {
 	}
 	s.NodeToken, s.LocalToken = "", ""
 	r := httptest.NewRequest("GET", "/v1/feed", nil)
+	r.RemoteAddr = "127.0.0.1:1"
 	r.Header.Set("Authorization", "Bearer ")
 	w := httptest.NewRecorder()
 	if s.Routes().ServeHTTP(w, r); w.Code != 401 {

@@ -94,6 +94,11 @@ func (db *DB) PutSource(ctx context.Context, by Actor, v Source) error {
 	return sources.save(ctx, db, by, &v, false)
 }
 
+// AddSource makes a source; ErrExists if the label is taken.
+func (db *DB) AddSource(ctx context.Context, by Actor, v Source) error {
+	return sources.save(ctx, db, by, &v, true)
+}
+
 // Sources lists all sources by label.
 func (db *DB) Sources(ctx context.Context) ([]Source, error) { return sources.list(ctx, db) }
 

@@ -82,7 +82,7 @@ func newTestClient(t *testing.T) (*Client, *watched) {
 			req, err := explain.NewRequest(c, time.Now(), nil)
 			return &explain.Explanation{Request: explain.Request{URL: req.URL(), Method: req.Method}}, err
 		}}
-	token, _, err := s.Bootstrap(t.Context())
+	token, _, err := s.Bootstrap(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 )
 
 func serveCommand() *cobra.Command {
@@ -55,6 +56,9 @@ environment, that before the configuration file.`,
 			}
 			o.given = func(flag string) bool { return cmd.Flags().Changed(flag) }
 			o.out, o.log = cmd.OutOrStdout(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			if term.IsTerminal(int(os.Stderr.Fd())) {
+				o.terminal = cmd.ErrOrStderr()
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			// Files are watched: there is nothing to reload. And whoever reads the
@@ -107,6 +111,7 @@ type options struct {
 	name               string                 // of the node
 	given              func(flag string) bool // whether a flag comes before the configuration
 	out                io.Writer              // of the access log
+	terminal           io.Writer              // where somebody reads along; nil for nobody
 	log                *slog.Logger
 }
 

@@ -304,13 +304,16 @@ func (n *node) bootstrap(ctx context.Context) {
 	if n.away.Load() {
 		return // with the store
 	}
-	switch _, link, err := n.admin.Bootstrap(ctx); {
-	case err != nil:
+	token, link, err := n.admin.Bootstrap(ctx, n.o.terminal != nil && n.admin.URL != "")
+	if err != nil {
 		n.log.Error("cannot make the first token", "err", err)
-	case link != "" && n.admin.URL == "": // nobody listens for it
-		n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"))
-	case link != "":
-		n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"), "link", link)
+	}
+	if token == "" {
+		return
+	}
+	n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"))
+	if link != "" { // for whoever looks on; a log would keep it
+		fmt.Fprintf(n.o.terminal, "\nLog in, once and within a quarter of an hour: %s\n\n", link)
 	}
 }
 
