@@ -28,6 +28,7 @@ type assembly struct {
 
 	hosts   map[string]*store.Item // as they are, with those of this changeset; nil where there is none
 	all     bool                   // hosts has every host
+	teams   map[string]bool        // those that are known to exist
 	reviews map[string]Action      // what it takes to write redirects of a team
 	seed    maphash.Seed
 	named   map[uint64]struct{} // the items that rows name, by the hash of kind and key; of a large merge nil
@@ -47,7 +48,7 @@ func (a *assembly) moves(host string) {
 
 func (s *Server) newAssembly(p *Principal, in *changesetInput) *assembly {
 	return &assembly{s: s, p: p, source: in.Source, mode: store.Mode(in.Mode), kinds: in.Kinds, take: in.Take,
-		hosts: map[string]*store.Item{}, reviews: map[string]Action{}, seed: maphash.MakeSeed(),
+		hosts: map[string]*store.Item{}, reviews: map[string]Action{}, teams: map[string]bool{}, seed: maphash.MakeSeed(),
 		named: map[uint64]struct{}{}, asked: map[uint64]struct{}{}, removed: map[string]int64{}}
 }
 
@@ -216,6 +217,9 @@ func (a *assembly) putHost(ctx context.Context, h *fingerpost.Host) (store.Chang
 		return store.Change{}, err
 	}
 	if before == nil || before.Team != it.Team {
+		if err := a.knownOwner(ctx, it.Team); err != nil {
+			return store.Change{}, err
+		}
 		if _, late := a.asked[a.hash(store.KindHost, it.Key)]; late {
 			return store.Change{}, invalid(Fault{Code: "host_late", Detail: "the host " + it.Key + " gets a team after redirects of it", Hint: "hosts come first, then their redirects"})
 		}
@@ -226,6 +230,16 @@ func (a *assembly) putHost(ctx context.Context, h *fingerpost.Host) (store.Chang
 	a.hosts[it.Key] = &it
 	a.put++
 	return store.Change{Op: store.Put, Item: it, Take: a.take}, nil
+}
+
+// knownOwner is that of the Server, with the answer remembered.
+func (a *assembly) knownOwner(ctx context.Context, team string) error {
+	if a.teams[team] {
+		return nil
+	}
+	err := a.s.knownOwner(ctx, team)
+	a.teams[team] = err == nil
+	return err
 }
 
 func (a *assembly) remove(ctx context.Context, d *deleteRow) (store.Change, error) {
@@ -330,7 +344,7 @@ func (a *assembly) isNamed(it *store.Item) bool {
 func (a *assembly) checkRemoved(ctx context.Context, allowed int64) error {
 	much, err := a.removesMuch(ctx, allowed)
 	if err == nil && much > 0 {
-		err = a.tooMuch(much)
+		err = tooMuch(much)
 	}
 	return err
 }
@@ -344,22 +358,16 @@ func (a *assembly) removesMuch(ctx context.Context, allowed int64) (total int64,
 	if total == 0 || allowed >= total {
 		return 0, nil
 	}
-	have := map[string]int64{}
-	if _, err := a.s.Store.Scan(ctx, store.KindRedirect, func(it *store.Item) error {
-		have[it.Team]++
-		return nil
-	}); err != nil {
-		return 0, err
-	}
 	for team, n := range a.removed {
-		if n*10 > have[team] {
-			return total, nil
+		enough, err := a.s.Store.HasItems(ctx, store.KindRedirect, team, n*10)
+		if err != nil || !enough {
+			return total, err
 		}
 	}
 	return 0, nil
 }
 
-func (a *assembly) tooMuch(total int64) error {
+func tooMuch(total int64) error {
 	return problem(http.StatusUnprocessableEntity, "removes_much",
 		fmt.Sprintf("%d redirects would be removed, more than a tenth of those of a team; nothing has changed", total),
 		fmt.Sprintf("if that is meant, say allowRemoving=%d", total))

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"time"
 
@@ -304,6 +305,7 @@ func (a *assembly) changes(ctx context.Context, rows iter.Seq2[row, error], j *j
 }
 
 func (a *assembly) withLeftOver(ctx context.Context, changes []store.Change) ([]store.Change, error) {
+	removed, deleted := maps.Clone(a.removed), a.deleted // by rows that say so
 	err := a.leftOver(ctx, func(it *store.Item) error {
 		if len(changes) > store.MaxChanges {
 			return errEnough
@@ -312,8 +314,7 @@ func (a *assembly) withLeftOver(ctx context.Context, changes []store.Change) ([]
 		return nil
 	})
 	if errors.Is(err, errEnough) {
-		clear(a.removed) // they are counted again
-		a.deleted, err = 0, nil
+		a.removed, a.deleted, err = removed, deleted, nil // the rest is counted again
 	}
 	return changes, err
 }
@@ -331,7 +332,11 @@ func (s *Server) commitSmall(ctx context.Context, j *job, a *assembly, in *chang
 		if j.keyed {
 			b.Key, b.Sum = keyOfJob(j.id), digest.sum()
 		}
-		if r, err = s.Commit(ctx, b); err != nil {
+		if err := j.tooLate(); err != nil {
+			return nil, err
+		}
+		// A client that goes now does not make it another result.
+		if r, err = s.Commit(context.WithoutCancel(ctx), b); err != nil {
 			return nil, err
 		}
 		s.relabel(ctx, a.p.actor(), a.moved, &r)
@@ -367,7 +372,7 @@ func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetIn
 	}
 	much, err := a.removesMuch(ctx, in.AllowRemoving)
 	if err == nil && much > 0 && !in.DryRun {
-		err = a.tooMuch(much)
+		err = tooMuch(much)
 	}
 	if err != nil {
 		return nil, drop(err)

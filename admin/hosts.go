@@ -118,6 +118,11 @@ func (s *Server) putHost(ctx context.Context, in *putHostInput) (*hostOutput, er
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
+	if before == nil || before.Team != h.Team {
+		if err := s.knownOwner(ctx, h.Team); err != nil {
+			return nil, err
+		}
+	}
 	it, err := store.HostItem(&h, p.source())
 	if err != nil {
 		return nil, err
@@ -198,7 +203,8 @@ func mayPutHost(allow func(Action, string) error, before *store.Item, h *fingerp
 type deleteHostInput struct {
 	HostInput
 	WriteInput
-	Redirects string `query:"redirects" enum:"delete,keep" doc:"what becomes of its redirects; to be said where there are any"`
+	Redirects     string `query:"redirects" enum:"delete,keep" doc:"what becomes of its redirects; to be said where there are any"`
+	AllowRemoving int64  `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
 }
 
 func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOutput, error) {
@@ -235,6 +241,9 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 		}
 		return &resultOutput{resultOf(receipt)}, err
 	}
+	if err := s.checkDeletesOf(ctx, p, name, in.Take, in.AllowRemoving); err != nil {
+		return nil, err
+	}
 	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, func(ctx context.Context) iter.Seq2[store.Change, error] {
 		return s.deletesOf(ctx, name, in.Take)
 	})
@@ -255,6 +264,19 @@ func (s *Server) hasRedirects(ctx context.Context, name fingerpost.HostPattern) 
 	return problem(http.StatusConflict, "has_redirects", fmt.Sprintf("the host %s has %s redirects", name, many), "say redirects=delete to delete them too, or redirects=keep to serve them without settings")
 }
 
+// checkDeletesOf holds a host whose redirects go with it to what holds for a
+// changeset that removes them.
+func (s *Server) checkDeletesOf(ctx context.Context, p *Principal, name fingerpost.HostPattern, take bool, allowed int64) error {
+	a := s.newAssembly(p, &changesetInput{})
+	for c, err := range s.deletesOf(ctx, name, take) {
+		if err != nil {
+			return err
+		}
+		a.removed[c.Item.Team]++
+	}
+	return a.checkRemoved(ctx, allowed)
+}
+
 // deletesOf gives the deletes of a host's redirects as they are now.
 func (s *Server) deletesOf(ctx context.Context, name fingerpost.HostPattern, take bool) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
@@ -268,7 +290,7 @@ func (s *Server) deletesOf(ctx context.Context, name fingerpost.HostPattern, tak
 				if !isOurs(r.Source) && !take {
 					err = conflictProblem(&store.Conflict{Kind: r.Kind, Key: r.Key, Reason: "it belongs to the source " + r.Source})
 				}
-				if !yield(store.Change{Op: store.Delete, Item: store.Item{Kind: r.Kind, Key: r.Key}, If: r.Rev}, err) || err != nil {
+				if !yield(store.Change{Op: store.Delete, Item: store.Item{Kind: r.Kind, Key: r.Key, Team: r.Team}, If: r.Rev}, err) || err != nil {
 					return
 				}
 			}

@@ -34,7 +34,7 @@ const (
 	JobChecking   = "checking"   // all together is checked against the content
 	JobPublishing = "publishing" // too late to cancel
 	JobDone       = "done"
-	JobFailed     = "failed"    // nothing has changed
+	JobFailed     = "failed"    // nothing has changed, unless the problem is unknown_result
 	JobCancelled  = "cancelled" // nothing has changed
 )
 
@@ -255,6 +255,18 @@ func (j *job) save(ctx context.Context, state string) error {
 	now := j.now
 	j.mu.Unlock()
 	return j.store(ctx, now, "")
+}
+
+// tooLate makes it too late to cancel a job that is done with its request, unless
+// somebody has already.
+func (j *job) tooLate() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.wanted || j.life.Err() != nil {
+		return context.Canceled
+	}
+	j.now.State = JobPublishing
+	return nil
 }
 
 func (j *job) store(ctx context.Context, now Job, sum string) error {

@@ -150,6 +150,14 @@ func (s *Server) knownTeam(ctx context.Context, pointer, team string) error {
 	return nil
 }
 
+// knownOwner is knownTeam for a host, which one team has or nobody.
+func (s *Server) knownOwner(ctx context.Context, team string) error {
+	if team == EveryTeam {
+		return invalid(Fault{Pointer: "/team", Code: "no_team", Detail: "a host belongs to one team", Hint: "leave the team out for a host that is nobody's"})
+	}
+	return s.knownTeam(ctx, "/team", team)
+}
+
 func (s *Server) deleteToken(ctx context.Context, in *struct {
 	ID string `path:"id"`
 }) (*struct{}, error) {

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/http"
 	"strconv"
@@ -53,7 +54,23 @@ func (s *Server) getChange(ctx context.Context, in *struct {
 	ChangeInput
 	PageInput
 }) (*diffOutput, error) {
+	if err := s.hasChange(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	return s.diff(ctx, in.ID-1, in.ID, in.PageInput)
+}
+
+// hasChange is the problem of a revision that there is none of.
+func (s *Server) hasChange(ctx context.Context, rev int64) error {
+	head, err := s.newest(ctx)
+	if err == nil && rev > head {
+		err = noRevision(rev)
+	}
+	return err
+}
+
+func noRevision(rev int64) *Problem {
+	return problem(http.StatusNotFound, "not_found", fmt.Sprintf("there is no revision %d", rev), "GET /api/v1/changes lists them")
 }
 
 type versionsOutput struct{ Body Page[store.Version] }
@@ -81,7 +98,7 @@ func (s *Server) version(ctx context.Context, name string) (store.Version, error
 	}
 	all, err := s.Store.Revisions(ctx, rev+1, 1)
 	if err == nil && (len(all) == 0 || all[0].Rev != rev) {
-		err = problem(http.StatusNotFound, "not_found", "there is no revision "+name, "GET /api/v1/changes lists them")
+		err = noRevision(rev)
 	}
 	if err != nil {
 		return store.Version{}, err
@@ -239,6 +256,9 @@ type revertInput struct {
 
 // revertChange undoes one revision and leaves later ones alone.
 func (s *Server) revertChange(ctx context.Context, in *revertInput) (*resultOutput, error) {
+	if err := s.hasChange(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	var only []store.Name
 	if in.Body != nil {
 		for _, n := range in.Body.Only {

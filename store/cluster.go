@@ -138,6 +138,17 @@ func (db *DB) CountBySource(ctx context.Context) (n map[string]int64, err error)
 	return n, err
 }
 
+// HasItems reports whether a team has at least so many items of a kind. It looks no
+// further than it needs to.
+func (db *DB) HasItems(ctx context.Context, kind, team string, n int64) (enough bool, err error) {
+	var found bool
+	var count int64
+	err = db.read(ctx, false, func(t tx) error {
+		return t.run(ctx, one(&found, []any{&count}, `SELECT count(*) FROM (SELECT 1 FROM items WHERE kind = $1 AND team = $2 LIMIT $3) t`, kind, team, n))
+	})
+	return count >= n, err
+}
+
 // DeleteSource forgets a source, and leaves its items alone.
 func (db *DB) DeleteSource(ctx context.Context, by Actor, label string) error {
 	return sources.drop(ctx, db, by, label)

@@ -257,7 +257,7 @@ func TestClientDoesWhatTheDocumentSays(t *testing.T) {
 	if teams, err := c.Teams(ctx); err != nil || len(teams) != 1 {
 		t.Errorf("the teams are %v: %v", teams, err)
 	}
-	if _, err := c.DeleteHost(ctx, "*.a.example", "", Write{}); err != nil {
+	if _, err := c.DeleteHost(ctx, "*.a.example", "", 0, Write{}); err != nil {
 		t.Error(err)
 	}
 	ok(c.DeleteTeam(ctx, "a"))

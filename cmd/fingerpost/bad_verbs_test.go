@@ -73,7 +73,7 @@ func TestWhatIsWrongIsSaidInOneLine(t *testing.T) {
 		{"diff none", exitError, "error: version none: not found\n"},
 		{"audit verify none", exitError, "error: none: cannot be read: no such file or directory\n"},
 		{"audit export /nowhere/x", exitError, "error: /nowhere/x: cannot be written: no such file or directory\n"},
-		{"sources get none", exitError, "error: source none: not found\nhint: fingerpost sources list shows what there is\n"},
+		{"sources get none", exitError, "error: there is no source \"none\"\nhint: fingerpost sources list lists them\n"},
 		{"nodes delete none", exitError, "error: there is no node none\nhint: fingerpost nodes list "},
 		{"export -o csv", exitUsage, "error: -o csv: a file is yaml or json\n"},
 		{"plan -f " + empty, exitOK, "note: there are no hosts and no redirects in " + empty + "\n"},

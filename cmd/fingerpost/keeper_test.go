@@ -200,6 +200,8 @@ func TestRedirectsOfAFileStandWithTheTeamOfAHostOfTheAPI(t *testing.T) {
 	}
 	write("https://one.test/")
 	n := startNode(t, t.TempDir(), func(o *options) { o.redirects = []string{file} })
+	n.api("PUT", "/teams/one", map[string]string{}, nil)
+	n.api("PUT", "/teams/two", map[string]string{}, nil)
 	n.api("PUT", "/hosts/a.test", map[string]string{"team": "one"}, nil)
 	n.api("PUT", "/hosts/*.b.test", map[string]string{"team": "one"}, nil)
 	team := func(want string) {
