@@ -28,7 +28,7 @@ type OIDC struct {
 	// GroupsClaim names (default groups) lists them. They are set at each login.
 	Groups      map[string]map[string]Role
 	GroupsClaim string
-	Client      *http.Client // default http.DefaultClient
+	Client      *http.Client // default one that waits for ten seconds
 
 	mu       sync.Mutex // guards provider
 	provider *oidc.Provider

@@ -217,3 +217,34 @@ func TestRevisionThatThereIsNoneOf(t *testing.T) {
 		}
 	}
 }
+
+// A client that does not read on holds nothing of the store.
+func TestExportThatIsNotReadKeepsNobodyWaiting(t *testing.T) {
+	a := newTestAPI(t)
+	note := strings.Repeat("x", 60<<10)
+	for i := range 150 {
+		it := store.Item{Kind: store.KindRedirect, Key: fmt.Sprintf("a.example/%03d", i), Source: "api", Team: "a", Value: []byte(`{"from":"a.example/` + fmt.Sprint(i) + `","to":"https://t.example/","note":"` + note + `"}`)}
+		if _, err := a.Store.Commit(t.Context(), store.Batch{Changes: []store.Change{{Op: store.Put, Item: it}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 { // more than the store has readers
+		req, _ := http.NewRequest("GET", a.url+Prefix+"/audit/export", nil)
+		req.Header.Set("Authorization", "Bearer "+a.tokens["root"])
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close() // it has come to its first page, and nobody reads on
+	}
+	a.must(nil, "GET", "hosts", "")
+	var end AuditEnd
+	a.must(&end, "GET", "audit/verify", "")
+	export := a.must(nil, "GET", "audit/export", "")
+	if lines := strings.Count(export.body, "\n"); int64(lines) != end.Seq || !strings.Contains(export.body, end.Hash) {
+		t.Errorf("%d lines are exported, the chain ends at %d", lines, end.Seq)
+	}
+	if r := a.must(nil, "GET", "audit/export?kind=host&after=3", ""); strings.Contains(r.body, `"kind":"redirect"`) || !strings.Contains(r.body, `"kind":"host"`) {
+		t.Errorf("of hosts alone: %.300s", r.body)
+	}
+}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"fingerpost"
 	"fingerpost/store"
@@ -169,16 +171,13 @@ func (s *Server) diff(ctx context.Context, from, to int64, in PageInput) (*diffO
 	}
 	out := &Page[Difference]{Items: []Difference{}}
 	last := ""
-	err = s.Store.Diff(ctx, from, to, func(d *store.Difference) error {
-		at := d.Kind + " " + d.Key
-		if after != "" && at <= after {
-			return nil
-		}
+	kind, key, _ := strings.Cut(after, " ")
+	err = s.Store.Diff(ctx, from, to, store.Name{Kind: kind, Key: key}, func(d *store.Difference) error {
 		if len(out.Items) == in.Limit {
 			out.Next = cursorOf(list, last)
 			return errEnough
 		}
-		last = at
+		last = d.Kind + " " + d.Key
 		shown, err := showDifference(d)
 		out.Items = append(out.Items, shown)
 		return err
@@ -329,8 +328,8 @@ func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(ba
 // differences gives what it takes to come from one revision to another.
 func (s *Server) differences(ctx context.Context, from, to int64, only []store.Name) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
-		err := s.Store.Diff(ctx, from, to, func(d *store.Difference) error {
-			if len(only) > 0 && !named(only, d.Kind, d.Key) {
+		err := s.Store.Diff(ctx, from, to, store.Name{}, func(d *store.Difference) error {
+			if len(only) > 0 && !slices.Contains(only, store.Name{Kind: d.Kind, Key: d.Key}) {
 				return nil
 			}
 			c := store.Change{Op: store.Delete, Take: true}
@@ -348,15 +347,6 @@ func (s *Server) differences(ctx context.Context, from, to int64, only []store.N
 			yield(store.Change{}, err)
 		}
 	}
-}
-
-func named(list []store.Name, kind, key string) bool {
-	for _, n := range list {
-		if n.Kind == kind && n.Key == key {
-			return true
-		}
-	}
-	return false
 }
 
 // mayBringBack decides about one change out of history: it needs the role of a

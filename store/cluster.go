@@ -217,7 +217,7 @@ func (db *DB) Release(ctx context.Context, l Lease) error {
 type Draft struct {
 	ID        string    `json:"id"`
 	Team      string    `json:"team,omitempty"`
-	State     string    `json:"state"`
+	State     string    `json:"state"` // once it is published, Tidy removes it
 	Author    string    `json:"author"`
 	Reviewer  string    `json:"reviewer,omitempty"`
 	Note      string    `json:"note,omitempty"`

@@ -143,14 +143,24 @@ func (db *DB) TokenByHash(ctx context.Context, hash string) (Token, error) {
 	return v, err
 }
 
-// UseToken notes that a token was used, at most once a minute.
-func (db *DB) UseToken(ctx context.Context, v *Token) error {
-	now := db.now()
+// UseToken notes that a token was used, at most once a minute. It does so in the
+// background: whoever only reads does not wait for those who write.
+func (db *DB) UseToken(v *Token) {
+	id, now := v.ID, db.now()
 	if now.Sub(v.Used) < time.Minute {
-		return nil
+		return
 	}
-	return db.write(ctx, func(t tx) error {
-		return t.run(ctx, do(`UPDATE tokens SET used = $2 WHERE id = $1 AND used < $2`, v.ID, micros(now)))
+	if _, waits := db.using.LoadOrStore(id, true); waits {
+		return
+	}
+	db.background(&db.cleaning, func() {
+		defer db.using.Delete(id)
+		err := db.write(db.ctx, func(t tx) error {
+			return t.run(db.ctx, do(`UPDATE tokens SET used = $2 WHERE id = $1 AND used < $2`, id, micros(now)))
+		})
+		if err != nil && db.ctx.Err() == nil {
+			db.log.Warn("note that a token was used", "token", id, "error", err)
+		}
 	})
 }
 
