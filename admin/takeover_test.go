@@ -48,12 +48,12 @@ func TestNodesAreBehindAndGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]NodeResource{"behind": {Behind: 2}, "current": {}, "other-life": {Behind: 3}, "silent": {Gone: true}}
+	want := map[string]NodeResource{"behind": {Behind: 2}, "current": {}, "other-life": {Behind: 3, Other: true}, "silent": {Gone: true}}
 	if len(out.Body.Items) != len(want) {
 		t.Errorf("%d nodes, want %d", len(out.Body.Items), len(want))
 	}
 	for _, n := range out.Body.Items {
-		if w := want[n.ID]; n.Behind != w.Behind || n.Gone != w.Gone {
+		if w := want[n.ID]; n.Behind != w.Behind || n.Gone != w.Gone || n.Other != w.Other {
 			t.Errorf("%s: %d behind, gone %v, want %d and %v", n.ID, n.Behind, n.Gone, w.Behind, w.Gone)
 		}
 	}
