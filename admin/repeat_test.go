@@ -248,3 +248,43 @@ func TestExportThatIsNotReadKeepsNobodyWaiting(t *testing.T) {
 		t.Errorf("of hosts alone: %.300s", r.body)
 	}
 }
+
+// withoutEnd is a body that begins in some way and never ends.
+type withoutEnd struct {
+	begin string
+	read  int
+}
+
+func (e *withoutEnd) Read(p []byte) (int, error) {
+	n := copy(p, e.begin)
+	e.begin = e.begin[n:]
+	for i := n; i < len(p); i++ {
+		p[i] = 'x'
+	}
+	e.read += len(p)
+	return len(p), nil
+}
+
+// However long a value is, it is not read further than a row may be long.
+func TestRowWithoutAnEndIsNotReadToItsEnd(t *testing.T) {
+	for media, begin := range map[string]string{
+		mediaNDJSON: `{"from": "`,
+		mediaCSV:    "from,to\na.example/x,\"",
+		mediaJSON:   `[{"from": "`,
+	} {
+		body := &withoutEnd{begin: begin}
+		rows, err := readRows(media, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err = range rows {
+			if err != nil {
+				break
+			}
+		}
+		var p *Problem
+		if !errors.As(err, &p) || len(p.Errors) != 1 || p.Errors[0].Code != "too_long" || body.read > 2*betweenRows {
+			t.Errorf("%s: %v after %d bytes", media, err, body.read)
+		}
+	}
+}
