@@ -72,7 +72,8 @@ type Server struct {
 
 	phase   atomic.Int32
 	writing chan struct{} // holds one while content is checked and committed
-	logins  limiter
+	logins  limiter       // by address, and by user and address
+	guesses limiter       // by user
 	hooks   limiter
 	jobs    jobs
 

@@ -23,8 +23,12 @@ type assembly struct {
 	take   bool
 	draft  string // the team whose draft it is; empty where it comes into force at once
 
+	published bool // it takes a publisher for what an editor may write otherwise
+	readOnly  bool // a dry run of somebody who may not write
+
 	hosts   map[string]*store.Item // as they are, with those of this changeset; nil where there is none
 	all     bool                   // hosts has every host
+	teams   map[string]bool        // those that are known to exist
 	reviews map[string]Action      // what it takes to write redirects of a team
 	seed    maphash.Seed
 	named   map[uint64]struct{} // the items that rows name, by the hash of kind and key; of a large merge nil
@@ -44,7 +48,7 @@ func (a *assembly) moves(host string) {
 
 func (s *Server) newAssembly(p *Principal, in *changesetInput) *assembly {
 	return &assembly{s: s, p: p, source: in.Source, mode: store.Mode(in.Mode), kinds: in.Kinds, take: in.Take,
-		hosts: map[string]*store.Item{}, reviews: map[string]Action{}, seed: maphash.MakeSeed(),
+		hosts: map[string]*store.Item{}, reviews: map[string]Action{}, teams: map[string]bool{}, seed: maphash.MakeSeed(),
 		named: map[uint64]struct{}{}, asked: map[uint64]struct{}{}, removed: map[string]int64{}}
 }
 
@@ -106,7 +110,7 @@ func (a *assembly) mayWrite(ctx context.Context, host fingerpost.HostPattern) (t
 		if action, err = a.s.writeAction(ctx, team); err != nil {
 			return "", err
 		}
-		if a.take && action == Write {
+		if a.published && action == Write {
 			action = Publish
 		}
 		a.reviews[team] = action
@@ -116,6 +120,9 @@ func (a *assembly) mayWrite(ctx context.Context, host fingerpost.HostPattern) (t
 
 // authorize is the rights of whoever sends the changeset; a draft asks for less.
 func (a *assembly) authorize(action Action, team string) error {
+	if a.readOnly {
+		return authorize(a.p, Read, anyTeam)
+	}
 	if a.draft != "" && action != Govern {
 		if team != a.draft {
 			return forbidden(fmt.Sprintf("the draft is for the team %s, and this belongs to the team %q", a.draft, team), "make a draft for each team")
@@ -210,6 +217,9 @@ func (a *assembly) putHost(ctx context.Context, h *fingerpost.Host) (store.Chang
 		return store.Change{}, err
 	}
 	if before == nil || before.Team != it.Team {
+		if err := a.knownOwner(ctx, it.Team); err != nil {
+			return store.Change{}, err
+		}
 		if _, late := a.asked[a.hash(store.KindHost, it.Key)]; late {
 			return store.Change{}, invalid(Fault{Code: "host_late", Detail: "the host " + it.Key + " gets a team after redirects of it", Hint: "hosts come first, then their redirects"})
 		}
@@ -222,18 +232,36 @@ func (a *assembly) putHost(ctx context.Context, h *fingerpost.Host) (store.Chang
 	return store.Change{Op: store.Put, Item: it, Take: a.take}, nil
 }
 
+// knownOwner is that of the Server, with the answer remembered.
+func (a *assembly) knownOwner(ctx context.Context, team string) error {
+	if a.teams[team] {
+		return nil
+	}
+	err := a.s.knownOwner(ctx, team)
+	a.teams[team] = err == nil
+	return err
+}
+
 func (a *assembly) remove(ctx context.Context, d *deleteRow) (store.Change, error) {
-	name := d.Name
-	if d.Delete == store.KindRedirect {
-		name = d.Host
+	const hint = `{"delete": "host", "name": …} or {"delete": "redirect", "host": …, "id": …}`
+	var kind, name string
+	switch {
+	case d.Delete == store.KindHost && d.Host == "" && d.ID == "":
+		kind, name = store.KindHost, d.Name
+	case d.Delete == store.KindRedirect && d.Name == "" && d.ID != "":
+		kind, name = store.KindRedirect, d.Host
+	case d.Delete == store.KindHost || d.Delete == store.KindRedirect:
+		return store.Change{}, invalid(Fault{Code: "bad_row", Detail: "a row that deletes a " + d.Delete + " names it in another way", Hint: hint})
+	default:
+		return store.Change{}, invalid(Fault{Pointer: "/delete", Code: "bad_row", Detail: fmt.Sprintf("%q is nothing that can be deleted", d.Delete), Hint: hint})
 	}
 	host, err := fingerpost.ParseHostPattern(name)
 	if err != nil {
 		return store.Change{}, err
 	}
-	kind, key := store.KindHost, string(host)
-	if d.Delete == store.KindRedirect {
-		kind, key = store.KindRedirect, store.RedirectKey(host, d.ID)
+	key := string(host)
+	if kind == store.KindRedirect {
+		key = store.RedirectKey(host, d.ID)
 	}
 	it, err := a.s.get(ctx, kind, key)
 	if err != nil {
@@ -316,7 +344,7 @@ func (a *assembly) isNamed(it *store.Item) bool {
 func (a *assembly) checkRemoved(ctx context.Context, allowed int64) error {
 	much, err := a.removesMuch(ctx, allowed)
 	if err == nil && much > 0 {
-		err = a.tooMuch(much)
+		err = tooMuch(much)
 	}
 	return err
 }
@@ -330,22 +358,16 @@ func (a *assembly) removesMuch(ctx context.Context, allowed int64) (total int64,
 	if total == 0 || allowed >= total {
 		return 0, nil
 	}
-	have := map[string]int64{}
-	if _, err := a.s.Store.Scan(ctx, store.KindRedirect, func(it *store.Item) error {
-		have[it.Team]++
-		return nil
-	}); err != nil {
-		return 0, err
-	}
 	for team, n := range a.removed {
-		if n*10 > have[team] {
-			return total, nil
+		enough, err := a.s.Store.HasItems(ctx, store.KindRedirect, team, n*10)
+		if err != nil || !enough {
+			return total, err
 		}
 	}
 	return 0, nil
 }
 
-func (a *assembly) tooMuch(total int64) error {
+func tooMuch(total int64) error {
 	return problem(http.StatusUnprocessableEntity, "removes_much",
 		fmt.Sprintf("%d redirects would be removed, more than a tenth of those of a team; nothing has changed", total),
 		fmt.Sprintf("if that is meant, say allowRemoving=%d", total))

@@ -70,6 +70,12 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 	if !route.streamed && r.Body != nil {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	}
+	if r.Header.Get("Idempotency-Key") != "" {
+		if err := sumRequest(r, route.streamed); err != nil {
+			writeProblem(w, r, problemOf(err))
+			return
+		}
+	}
 	next(huma.WithValue(ctx, principalKey{}, p))
 }
 
@@ -77,8 +83,8 @@ func (s *Server) admitted(r *http.Request, route *route) (*Principal, error) {
 	if r.ContentLength > maxBody && !route.streamed {
 		return nil, tooLarge(maxBody)
 	}
-	if r.TLS == nil && !isLoopback(r.RemoteAddr) {
-		return nil, problem(http.StatusForbidden, "tls_required", "this listener speaks plain http, which is for the same machine only", "come from the machine itself, or through a proxy on it that speaks TLS")
+	if err := inTheClear(r); err != nil {
+		return nil, err
 	}
 	if route.ownSecret {
 		return nil, authorize(nil, route.action, route.team())
@@ -87,7 +93,30 @@ func (s *Server) admitted(r *http.Request, route *route) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, authorize(p, route.action, route.team())
+	action := route.action
+	if route.dryRun && r.URL.Query().Get("dryRun") == "true" {
+		action = Read
+	}
+	return p, authorize(p, action, route.team())
+}
+
+// inTheClear is the problem of a request that comes over a network without TLS.
+func inTheClear(r *http.Request) error {
+	if r.TLS != nil || isLoopback(r.RemoteAddr) {
+		return nil
+	}
+	return problem(http.StatusForbidden, "tls_required", "this listener speaks plain http, which is for the same machine only", "come from the machine itself, or through a proxy on it that speaks TLS")
+}
+
+// encrypted keeps requests out that come over a network without TLS.
+func encrypted(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := inTheClear(r); err != nil {
+			writeProblem(w, r, problemOf(err))
+			return
+		}
+		h(w, r)
+	}
 }
 
 func isLoopback(addr string) bool {
@@ -164,9 +193,7 @@ func (s *Server) principal(ctx context.Context, secret, prefix string) (*Princip
 			p.Roles = atMost(p.Roles, rolesOf(&u))
 		}
 	}
-	if err := s.Store.UseToken(ctx, &t); err != nil {
-		s.log().Warn("note that a token was used", "token", t.ID, "err", err)
-	}
+	s.Store.UseToken(&t)
 	return p, nil
 }
 

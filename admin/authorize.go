@@ -122,6 +122,23 @@ type Principal struct {
 	Scope string          // of the token, words separated by spaces; empty or api for no limit
 }
 
+// identity tells who p is from everybody else, whatever their tokens are called: the
+// name of the user, which has no spaces, else name and id of the token.
+func (p *Principal) identity() string {
+	if p.User != "" {
+		return p.User
+	}
+	return p.Name + " " + p.Token
+}
+
+// nameOf is what an identity is shown as.
+func nameOf(identity string) string {
+	if i := strings.LastIndexByte(identity, ' '); i >= 0 {
+		return identity[:i]
+	}
+	return identity
+}
+
 // has reports whether p has at least the role in the team itself.
 func (p *Principal) has(team string, role Role) bool {
 	return atLeast(p.Roles[team], role)

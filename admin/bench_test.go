@@ -23,7 +23,7 @@ func benchAPI(b *testing.B) (url, token string, db *store.DB) {
 		b.Fatal(err)
 	}
 	s := &Server{Store: db, Dir: dir, Metrics: http.NotFoundHandler()}
-	token, _, err = s.Bootstrap(b.Context())
+	token, _, err = s.Bootstrap(b.Context(), false)
 	if err != nil {
 		b.Fatal(err)
 	}

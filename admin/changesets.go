@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"time"
 
@@ -25,8 +27,8 @@ type changesetInput struct {
 	AllowRemoving int64    `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
 	Base          int64    `query:"base" minimum:"-1" default:"-1" doc:"the revision that this was planned on, as a dry run gives it: 412 if hosts or redirects were changed since"`
 	Note          string   `query:"note" maxLength:"1000" doc:"why, for the audit"`
-	Key           string   `header:"Idempotency-Key" maxLength:"200" doc:"names this request: repeated within 24 hours, it does nothing and gives the first result"`
-	ContentType   string   `header:"Content-Type" doc:"application/x-ndjson, text/csv or application/json"`
+	KeyInput
+	ContentType string `header:"Content-Type" doc:"application/x-ndjson, text/csv or application/json"`
 }
 
 // ChangesetResult is what a changeset has come to: a result, or the job that
@@ -56,7 +58,13 @@ const idle = 30 * time.Second
 // at once. More are staged while they come in, and a job brings them into force.
 func (s *Server) postChangeset(ctx context.Context, in *changesetInput) (*changesetOutput, error) {
 	p := principalOf(ctx)
-	if err := s.mayUseSource(ctx, p, in); err != nil {
+	if !in.DryRun { // else it is admitted with the right to read
+		if err := authorize(p, Write, anyTeam); err != nil {
+			return nil, err
+		}
+	}
+	others, err := s.mayUseSource(ctx, p, in)
+	if err != nil {
 		return nil, err
 	}
 	digest := newDigest(in)
@@ -82,6 +90,8 @@ func (s *Server) postChangeset(ctx context.Context, in *changesetInput) (*change
 		}
 	}
 	a := s.newAssembly(p, in)
+	a.published = in.Take || others
+	a.readOnly = readsOnly(p, in)
 	out, err := s.takeChangeset(j.ctx(ctx), j, a, in, rows, digest)
 	if err != nil {
 		j.fail(err)
@@ -104,26 +114,98 @@ func (in *changesetInput) since() int64 {
 	return in.Base
 }
 
-// mayUseSource decides about the label of a changeset. A source that is paused
-// does not apply anything, by whichever way.
-func (s *Server) mayUseSource(ctx context.Context, p *Principal, in *changesetInput) error {
-	if in.Take {
+// readsOnly reports whether a changeset is a dry run of somebody who may not write at
+// all: it is not decided about their rights.
+func readsOnly(p *Principal, in *changesetInput) bool {
+	return in.DryRun && authorize(p, Write, anyTeam) != nil
+}
+
+// labelled is what the store keeps of a source that nobody follows, in the settings
+// of store.Source.
+type labelled struct {
+	Writer string `json:"writer"` // the identity of who wrote under the label first
+}
+
+// mayUseSource decides about the label of a changeset. A label stands for items that
+// only its source may change: so it belongs to whoever wrote under it first, and to
+// them alone if they have the one team only. Whoever else uses it needs the role that
+// it takes to take over what others have: then others is true.
+//
+// A source that is paused does not apply anything, by whichever way, and one that the
+// server follows itself is not written to.
+func (s *Server) mayUseSource(ctx context.Context, p *Principal, in *changesetInput) (others bool, err error) {
+	reads := readsOnly(p, in)
+	if in.Take && !reads {
 		if err := authorize(p, Publish, anyTeam); err != nil {
-			return err
+			return false, err
 		}
 	}
-	src, err := s.Store.Source(ctx, in.Source)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	case src.Paused && !in.DryRun:
-		return fmt.Errorf("%w: %s", store.ErrPaused, in.Source)
-	case src.Team != "":
-		return authorize(p, Write, src.Team)
+	if isOurs(in.Source) {
+		return false, nil
 	}
-	return nil
+	src, err := s.Store.Source(ctx, in.Source)
+	if isNotFound(err) {
+		src, err = s.claimSource(ctx, p, in)
+	}
+	if err != nil {
+		return false, err
+	}
+	var l labelled
+	if len(src.Settings) > 0 {
+		if err := json.Unmarshal(src.Settings, &l); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case s.followed(in.Source) != nil || src.Kind != "" && src.Kind != kindApply:
+		return false, problem(http.StatusConflict, "followed", "the server follows the source "+in.Source+" itself", "change it where it comes from; or use a label of your own, and take=true for what it has")
+	case src.Paused && !in.DryRun:
+		return false, fmt.Errorf("%w: %s", store.ErrPaused, in.Source)
+	case reads:
+		return false, nil
+	case l.Writer != p.identity():
+		if err := authorize(p, Publish, cmp.Or(src.Team, anyTeam)); err != nil {
+			return false, forbidden("the source "+in.Source+" is another's", "use a label of your own, or have a publisher apply it")
+		}
+		return true, nil
+	case src.Team != "":
+		return false, authorize(p, Write, src.Team)
+	}
+	return false, nil
+}
+
+// claimSource makes a label p's, unless something is there under it: of what was
+// before there were owners nobody knows whose it is. A dry run makes nothing.
+func (s *Server) claimSource(ctx context.Context, p *Principal, in *changesetInput) (store.Source, error) {
+	src := store.Source{Label: in.Source, Kind: kindApply}
+	if s.followed(in.Source) != nil {
+		return src, nil
+	}
+	for _, kind := range []string{store.KindHost, store.KindRedirect} {
+		items, err := s.Store.List(ctx, kind, store.Query{Source: in.Source, Limit: 1})
+		if err != nil || len(items) > 0 {
+			return src, err
+		}
+	}
+	var err error
+	if src.Settings, err = json.Marshal(labelled{Writer: p.identity()}); err != nil {
+		return src, err
+	}
+	if len(p.Roles) == 1 {
+		for team := range p.Roles {
+			if team != EveryTeam {
+				src.Team = team
+			}
+		}
+	}
+	if in.DryRun {
+		return src, nil
+	}
+	err = s.Store.AddSource(ctx, p.actor(), src)
+	if errors.Is(err, store.ErrExists) { // somebody else was first
+		return s.Store.Source(ctx, in.Source)
+	}
+	return src, err
 }
 
 // takeChangeset reads the rows, and commits them or hands them to a job.
@@ -223,6 +305,7 @@ func (a *assembly) changes(ctx context.Context, rows iter.Seq2[row, error], j *j
 }
 
 func (a *assembly) withLeftOver(ctx context.Context, changes []store.Change) ([]store.Change, error) {
+	removed, deleted := maps.Clone(a.removed), a.deleted // by rows that say so
 	err := a.leftOver(ctx, func(it *store.Item) error {
 		if len(changes) > store.MaxChanges {
 			return errEnough
@@ -231,8 +314,7 @@ func (a *assembly) withLeftOver(ctx context.Context, changes []store.Change) ([]
 		return nil
 	})
 	if errors.Is(err, errEnough) {
-		clear(a.removed) // they are counted again
-		a.deleted, err = 0, nil
+		a.removed, a.deleted, err = removed, deleted, nil // the rest is counted again
 	}
 	return changes, err
 }
@@ -250,7 +332,11 @@ func (s *Server) commitSmall(ctx context.Context, j *job, a *assembly, in *chang
 		if j.keyed {
 			b.Key, b.Sum = keyOfJob(j.id), digest.sum()
 		}
-		if r, err = s.Commit(ctx, b); err != nil {
+		if err := j.tooLate(); err != nil {
+			return nil, err
+		}
+		// A client that goes now does not make it another result.
+		if r, err = s.Commit(context.WithoutCancel(ctx), b); err != nil {
 			return nil, err
 		}
 		s.relabel(ctx, a.p.actor(), a.moved, &r)
@@ -286,7 +372,7 @@ func (s *Server) stage(ctx context.Context, j *job, a *assembly, in *changesetIn
 	}
 	much, err := a.removesMuch(ctx, in.AllowRemoving)
 	if err == nil && much > 0 && !in.DryRun {
-		err = a.tooMuch(much)
+		err = tooMuch(much)
 	}
 	if err != nil {
 		return nil, drop(err)

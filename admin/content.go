@@ -103,10 +103,48 @@ func (p Preconditions) revision() (rev int64, must bool, err error) {
 	return rev, true, nil
 }
 
+// KeyInput is what every write takes that does something again when it is repeated.
+type KeyInput struct {
+	Key string `header:"Idempotency-Key" maxLength:"200" doc:"names this request: repeated within 24 hours, it does nothing and gives the first result"`
+}
+
+// done gives what an earlier request with the same key has come to, nil if there
+// was none: nothing else is looked at then, since it may be another by now through
+// that very request. The error is store.ErrKeyReused where it was another request.
+func (s *Server) done(ctx context.Context, in KeyInput) (*store.Receipt, error) {
+	if in.Key == "" {
+		return nil, nil
+	}
+	first, sum, err := s.Store.Receipt(ctx, keyOf(principalOf(ctx), in.Key))
+	switch {
+	case isNotFound(err):
+		return nil, nil
+	case err == nil && sum != requestSum(ctx):
+		err = store.ErrKeyReused
+	}
+	return &first, err
+}
+
+// note makes done know of a request that wrote something other than content. What
+// such a request makes has its id of the key, so that it comes once even where the
+// node is lost between the two.
+func (s *Server) note(ctx context.Context, in KeyInput) error {
+	if in.Key == "" {
+		return nil
+	}
+	_, err := s.Store.Commit(context.WithoutCancel(ctx), store.Batch{Key: keyOf(principalOf(ctx), in.Key), Sum: requestSum(ctx)})
+	return err
+}
+
+// idOf is the id of what a request with a key makes.
+func idOf(prefix string, p *Principal, key string) string {
+	return prefix + sumOf(keyOf(p, key))[:24]
+}
+
 // WriteInput is what every write of one thing takes.
 type WriteInput struct {
 	Preconditions
-	Key  string `header:"Idempotency-Key" maxLength:"200" doc:"names this request: repeated within 24 hours, it does nothing and gives the first result"`
+	KeyInput
 	Take bool   `query:"take" doc:"take it over from another source; needs the role publisher"`
 	Note string `query:"note" maxLength:"1000" doc:"why, for the audit"`
 }

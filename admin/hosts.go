@@ -104,6 +104,19 @@ func (s *Server) putHost(ctx context.Context, in *putHostInput) (*hostOutput, er
 		}
 	}
 	p := principalOf(ctx)
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		it, err := store.HostItem(&h, p.source())
+		if err != nil {
+			return nil, err
+		}
+		it, status, err := s.putBefore(ctx, first, it)
+		if err != nil {
+			return nil, err
+		}
+		return hostOutputOf(&it, status)
+	}
 	before, err := s.get(ctx, store.KindHost, string(name))
 	if err != nil {
 		return nil, err
@@ -113,6 +126,11 @@ func (s *Server) putHost(ctx context.Context, in *putHostInput) (*hostOutput, er
 	}
 	if err := h.Validate(); err != nil {
 		return nil, err
+	}
+	if before == nil || before.Team != h.Team {
+		if err := s.knownOwner(ctx, h.Team); err != nil {
+			return nil, err
+		}
 	}
 	it, err := store.HostItem(&h, p.source())
 	if err != nil {
@@ -194,7 +212,8 @@ func mayPutHost(allow func(Action, string) error, before *store.Item, h *fingerp
 type deleteHostInput struct {
 	HostInput
 	WriteInput
-	Redirects string `query:"redirects" enum:"delete,keep" doc:"what becomes of its redirects; to be said where there are any"`
+	Redirects     string `query:"redirects" enum:"delete,keep" doc:"what becomes of its redirects; to be said where there are any"`
+	AllowRemoving int64  `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
 }
 
 func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOutput, error) {
@@ -203,12 +222,11 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 		return nil, err
 	}
 	p := principalOf(ctx)
-	sum := sumOf("delete host", string(name), in.Redirects)
 	it, err := s.Store.Get(ctx, store.KindHost, string(name))
-	if isNotFound(err) && in.Key != "" { // an earlier request with the key may have done it
-		if first, was, err := s.Store.Receipt(ctx, keyOf(p, in.Key)); err == nil && was == sum {
-			return &resultOutput{resultOf(first)}, nil
-		}
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		return &resultOutput{resultOf(*first)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -226,13 +244,16 @@ func (s *Server) deleteHost(ctx context.Context, in *deleteHostInput) (*resultOu
 				return nil, err
 			}
 		}
-		receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, sum, nil)
+		receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, nil)
 		if err == nil && !receipt.Repeated { // a wildcard above it has its redirects from now on
 			s.relabel(ctx, p.actor(), []fingerpost.HostPattern{name}, &receipt)
 		}
 		return &resultOutput{resultOf(receipt)}, err
 	}
-	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, sum, func(ctx context.Context) iter.Seq2[store.Change, error] {
+	if err := s.checkDeletesOf(ctx, p, name, in.Take, in.AllowRemoving); err != nil {
+		return nil, err
+	}
+	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, func(ctx context.Context) iter.Seq2[store.Change, error] {
 		return s.deletesOf(ctx, name, in.Take)
 	})
 	return &resultOutput{resultOf(receipt)}, err
@@ -252,6 +273,19 @@ func (s *Server) hasRedirects(ctx context.Context, name fingerpost.HostPattern) 
 	return problem(http.StatusConflict, "has_redirects", fmt.Sprintf("the host %s has %s redirects", name, many), "say redirects=delete to delete them too, or redirects=keep to serve them without settings")
 }
 
+// checkDeletesOf holds a host whose redirects go with it to what holds for a
+// changeset that removes them.
+func (s *Server) checkDeletesOf(ctx context.Context, p *Principal, name fingerpost.HostPattern, take bool, allowed int64) error {
+	a := s.newAssembly(p, &changesetInput{})
+	for c, err := range s.deletesOf(ctx, name, take) {
+		if err != nil {
+			return err
+		}
+		a.removed[c.Item.Team]++
+	}
+	return a.checkRemoved(ctx, allowed)
+}
+
 // deletesOf gives the deletes of a host's redirects as they are now.
 func (s *Server) deletesOf(ctx context.Context, name fingerpost.HostPattern, take bool) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
@@ -265,7 +299,7 @@ func (s *Server) deletesOf(ctx context.Context, name fingerpost.HostPattern, tak
 				if !isOurs(r.Source) && !take {
 					err = conflictProblem(&store.Conflict{Kind: r.Kind, Key: r.Key, Reason: "it belongs to the source " + r.Source})
 				}
-				if !yield(store.Change{Op: store.Delete, Item: store.Item{Kind: r.Kind, Key: r.Key}, If: r.Rev}, err) || err != nil {
+				if !yield(store.Change{Op: store.Delete, Item: store.Item{Kind: r.Kind, Key: r.Key, Team: r.Team}, If: r.Rev}, err) || err != nil {
 					return
 				}
 			}

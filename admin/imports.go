@@ -450,14 +450,14 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 	if _, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: kindRequest, Key: b.Name, Value: value}}}); err != nil {
 		return nil, err
 	}
-	if err := s.note(ctx, p, "request", b.Name, map[string]any{"names": q.Names, "keyType": q.KeyType, "team": q.Team}); err != nil {
+	if err := s.noteCertificate(ctx, p, "request", b.Name, map[string]any{"names": q.Names, "keyType": q.KeyType, "team": q.Team}); err != nil {
 		return nil, err
 	}
 	return &signingOutput{http.StatusCreated, q.resource(b.Name)}, nil
 }
 
-// note writes into the audit what is done about a certificate and is no change of it.
-func (s *Server) note(ctx context.Context, p *Principal, action, certificate string, what any) error {
+// noteCertificate writes into the audit what is done about a certificate and is no change of it.
+func (s *Server) noteCertificate(ctx context.Context, p *Principal, action, certificate string, what any) error {
 	after := ""
 	if what != nil {
 		text, err := json.Marshal(what)

@@ -276,15 +276,15 @@ func TestLoginsAreLimited(t *testing.T) {
 	now := time.Unix(0, 0)
 	var l limiter
 	for i := range loginTries + 1 {
-		err := l.allow(now, "user x")
+		err := l.allow(now, loginTries, "user x")
 		if (err != nil) != (i == loginTries) {
 			t.Fatalf("try %d: %v", i, err)
 		}
 	}
-	if err := l.allow(now.Add(loginEvery), "user x"); err != nil {
+	if err := l.allow(now.Add(time.Minute/loginTries), loginTries, "user x"); err != nil {
 		t.Errorf("after a while: %v", err)
 	}
-	if err := l.allow(now, "user y"); err != nil {
+	if err := l.allow(now, loginTries, "user y"); err != nil {
 		t.Errorf("another: %v", err)
 	}
 }

@@ -64,7 +64,7 @@ func (s *Server) renewCertificate(ctx context.Context, in *CertificateInput) (*c
 	if err := c.Ask(ctx, Ask{Do: AskRenew, Certificate: in.Name}); err != nil {
 		return nil, err
 	}
-	if err := s.note(ctx, p, "renew", in.Name, nil); err != nil {
+	if err := s.noteCertificate(ctx, p, "renew", in.Name, nil); err != nil {
 		return nil, err
 	}
 	r, err := s.certificateResource(ctx, c, in.Name)
@@ -152,7 +152,7 @@ func (s *Server) addCertificateName(ctx context.Context, in *addNameInput) (*cos
 		return nil, err
 	}
 	out.Status, out.Body.Asked = http.StatusAccepted, true
-	return out, s.note(ctx, p, "add-name", in.Name, map[string]any{"name": name})
+	return out, s.noteCertificate(ctx, p, "add-name", in.Name, map[string]any{"name": name})
 }
 
 type deleteCertificateInput struct {
@@ -285,7 +285,7 @@ func (s *Server) deleteRequest(ctx context.Context, c *Certificates, p *Principa
 	}
 	r := resultOf(receipt)
 	r.Removed = 1
-	return &resultOutput{r}, s.note(ctx, p, "delete", name, map[string]any{"request": q.Names})
+	return &resultOutput{r}, s.noteCertificate(ctx, p, "delete", name, map[string]any{"request": q.Names})
 }
 
 // ExportedCertificate is a certificate with its key.
@@ -333,7 +333,7 @@ func (s *Server) exportCertificate(ctx context.Context, in *CertificateInput) (*
 			return nil, err
 		}
 	}
-	if err := s.note(ctx, p, "export", v.Name, map[string]any{"serial": v.Serial}); err != nil {
+	if err := s.noteCertificate(ctx, p, "export", v.Name, map[string]any{"serial": v.Serial}); err != nil {
 		return nil, err
 	}
 	var chain strings.Builder

@@ -34,7 +34,7 @@ const (
 	JobChecking   = "checking"   // all together is checked against the content
 	JobPublishing = "publishing" // too late to cancel
 	JobDone       = "done"
-	JobFailed     = "failed"    // nothing has changed
+	JobFailed     = "failed"    // nothing has changed, unless the problem is unknown_result
 	JobCancelled  = "cancelled" // nothing has changed
 )
 
@@ -45,7 +45,7 @@ func (j *Job) Ended() bool {
 
 // jobRecord is what the store keeps of a job in store.Job.Result.
 type jobRecord struct {
-	Who       string   `json:"who"`
+	By        string   `json:"by"`                  // the identity of who began it
 	Sum       string   `json:"sum,omitempty"`       // of the request, where it had a key
 	Changeset string   `json:"changeset,omitempty"` // what it stages, for whoever has to clean up
 	Result    *Result  `json:"result,omitempty"`
@@ -77,7 +77,8 @@ type jobs struct {
 type job struct {
 	s        *Server
 	id       string
-	keyed    bool // its id comes from an Idempotency-Key
+	by       string // the identity of who began it
+	keyed    bool   // its id comes from an Idempotency-Key
 	repeated *earlier
 
 	life   context.Context // ends when the job is cancelled or the server closes
@@ -117,7 +118,7 @@ func (e *earlier) again(sum string) (*changesetOutput, error) {
 // beginJob begins a job for a request. The id of one with a key comes from the
 // key, so that a repeated request finds it on every control node.
 func (s *Server) beginJob(ctx context.Context, p *Principal, key string) (j *job, err error) {
-	j = &job{s: s, id: newID("job-"), keyed: key != "", changed: make(chan struct{})}
+	j = &job{s: s, id: newID("job-"), by: p.identity(), keyed: key != "", changed: make(chan struct{})}
 	if j.keyed {
 		sum := sha256.Sum256([]byte(keyOf(p, key)))
 		j.id = "job-" + hex.EncodeToString(sum[:12])
@@ -256,10 +257,22 @@ func (j *job) save(ctx context.Context, state string) error {
 	return j.store(ctx, now, "")
 }
 
+// tooLate makes it too late to cancel a job that is done with its request, unless
+// somebody has already.
+func (j *job) tooLate() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.wanted || j.life.Err() != nil {
+		return context.Canceled
+	}
+	j.now.State = JobPublishing
+	return nil
+}
+
 func (j *job) store(ctx context.Context, now Job, sum string) error {
 	now.Done = j.rows.Load()
 	j.mu.Lock()
-	record, err := json.Marshal(jobRecord{Who: now.Who, Sum: sum, Changeset: j.set, Result: now.Result, Problem: now.Problem})
+	record, err := json.Marshal(jobRecord{By: j.by, Sum: sum, Changeset: j.set, Result: now.Result, Problem: now.Problem})
 	j.mu.Unlock()
 	if err != nil {
 		return err
@@ -462,8 +475,8 @@ func (s *Server) dropStaged(ctx context.Context, record *jobRecord) (published b
 	return false, err
 }
 
-// Tidy ends the jobs of nodes that were lost, and gives redirects the team of their
-// host where a node was lost before it did. One control node calls it once in a while;
+// Tidy ends the jobs of nodes that were lost, says which drafts are published, and gives
+// redirects the team of their host, where a node was lost before it did. One control node calls it once in a while;
 // who asks for such a job ends it, too.
 func (s *Server) Tidy(ctx context.Context) error {
 	all, err := s.Store.Jobs(ctx)
@@ -475,7 +488,7 @@ func (s *Server) Tidy(ctx context.Context) error {
 		err = errors.Join(err, bad)
 	}
 	_, _, bad := Relabel(ctx, s.Store, store.Actor{Who: "tidy"}, nil)
-	return errors.Join(err, bad)
+	return errors.Join(err, s.tidyDrafts(ctx), bad)
 }
 
 func showJob(v *store.Job) (*Job, *jobRecord, error) {
@@ -485,7 +498,7 @@ func showJob(v *store.Job) (*Job, *jobRecord, error) {
 			return nil, nil, err
 		}
 	}
-	return &Job{ID: v.ID, Kind: v.Kind, State: v.State, Node: v.Owner, Who: record.Who, Done: v.Done, Result: record.Result, Problem: record.Problem, Created: v.Created, Updated: v.Updated}, &record, nil
+	return &Job{ID: v.ID, Kind: v.Kind, State: v.State, Node: v.Owner, Who: nameOf(record.By), Done: v.Done, Result: record.Result, Problem: record.Problem, Created: v.Created, Updated: v.Updated}, &record, nil
 }
 
 type jobInput struct {
@@ -534,20 +547,21 @@ func (s *Server) cancelJob(ctx context.Context, in *jobInput) (*jobOutput, error
 	live := s.runningJob(in.ID)
 	var now Job
 	var record *jobRecord
+	by := ""
 	if live != nil {
-		now = live.show()
+		now, by = live.show(), live.by
 	} else {
 		j, r, err := s.readJob(ctx, in.ID)
 		if err != nil {
 			return nil, err
 		}
-		now, record = *j, r
+		now, record, by = *j, r, r.By
 	}
 	tooLate := problem(http.StatusConflict, "too_late", "the job is "+now.State, "revert its change, if it is done")
 	if now.Ended() {
 		return nil, tooLate
 	}
-	if p := principalOf(ctx); now.Who != p.Name {
+	if p := principalOf(ctx); by != p.identity() {
 		if err := authorize(p, Govern, ""); err != nil {
 			return nil, forbidden("the job is of "+now.Who, "who began it can cancel it")
 		}

@@ -157,6 +157,11 @@ func TestDraftWhoseNodeDiedAtTheLastStepIsFound(t *testing.T) {
 // leaveJob makes a job as a node leaves it that dies while it checks.
 func (a *testAPI) leaveJob(id string, publish bool) *store.Changeset {
 	a.Helper()
+	return a.leaveJobOf(id, "root tok-root", publish)
+}
+
+func (a *testAPI) leaveJobOf(id, by string, publish bool) *store.Changeset {
+	a.Helper()
 	ctx := context.Background()
 	c, err := a.Store.Stage(ctx, store.StageOptions{Source: "api", Actor: a.by()})
 	if err != nil {
@@ -165,7 +170,7 @@ func (a *testAPI) leaveJob(id string, publish bool) *store.Changeset {
 	if _, err := c.Add(ctx, each([]store.Change{{Op: store.Put, Item: store.Item{Kind: store.KindRedirect, Key: "a.example/" + id, Value: []byte(`{"from": "a.example/` + id + `", "to": "https://t.example/"}`)}}})); err != nil {
 		a.Fatal(err)
 	}
-	record, _ := json.Marshal(jobRecord{Who: "root", Changeset: c.ID})
+	record, _ := json.Marshal(jobRecord{By: by, Changeset: c.ID})
 	if err := a.Store.PutJob(ctx, store.Job{ID: id, Kind: kindChangeset, State: JobChecking, Owner: "dead", Result: record, Created: time.Now()}); err != nil {
 		a.Fatal(err)
 	}

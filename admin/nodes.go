@@ -20,7 +20,7 @@ func (s *Server) forAdmins(h http.Handler) http.Handler { return s.only(Govern, 
 
 // only lets in who may do action; without a Store, who has a certain token.
 func (s *Server) only(action Action, token string, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return encrypted(func(w http.ResponseWriter, r *http.Request) {
 		var err error
 		if s.Store == nil {
 			scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -50,6 +50,8 @@ type NodeResource struct {
 	store.Node
 	Behind int64 `json:"behind" doc:"revisions that it does not serve yet"`
 	Gone   bool  `json:"gone,omitempty" doc:"it was not heard of for 20 seconds"`
+	// Revisions of another life of the store are not those of this one.
+	Other bool `json:"other,omitempty" doc:"what it serves is of another life of the store, before a restore: rev says nothing here"`
 }
 
 type nodesOutput struct{ Body Page[NodeResource] }
@@ -67,7 +69,7 @@ func (s *Server) listNodes(ctx context.Context, _ *struct{}) (*nodesOutput, erro
 	for _, n := range all {
 		v := NodeResource{Node: n, Behind: max(head.Rev-n.Rev, 0), Gone: s.now().Sub(n.Seen) > vanished}
 		if n.Epoch != head.Epoch {
-			v.Behind = head.Rev // what it serves is of another life of the store
+			v.Behind, v.Other = head.Rev, true
 		}
 		out.Body.Items = append(out.Body.Items, v)
 	}

@@ -28,7 +28,7 @@ type OIDC struct {
 	// GroupsClaim names (default groups) lists them. They are set at each login.
 	Groups      map[string]map[string]Role
 	GroupsClaim string
-	Client      *http.Client // default http.DefaultClient
+	Client      *http.Client // default one that waits for ten seconds
 
 	mu       sync.Mutex // guards provider
 	provider *oidc.Provider
@@ -130,7 +130,7 @@ func (s *Server) loginByCode(r *http.Request) (*sessionOutput, error) {
 		p.cause = cause
 		return p
 	}
-	if err := s.logins.allow(s.now(), "address "+clientOf(r)); err != nil {
+	if err := s.mayTry(r); err != nil {
 		return nil, err
 	}
 	var st loginState

@@ -86,7 +86,10 @@ func TestHostWithManyRedirectsIsDeletedWithThem(t *testing.T) {
 		t.Errorf("without a word about its redirects: %s", r.body)
 	}
 	rev := a.rev()
-	if r := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete", "", `If-Match: "999"`); r.StatusCode != 412 || a.rev() != rev {
+	if r := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete&allowRemoving=2499", ""); r.problem(t).Code != "removes_much" || a.rev() != rev {
+		t.Errorf("without a word about how many: %s", r.body)
+	}
+	if r := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete&allowRemoving=2500", "", `If-Match: "999"`); r.StatusCode != 412 || a.rev() != rev {
 		t.Errorf("with a stale ETag: %d %s", r.StatusCode, r.body)
 	}
 	a.fill("a.example", 1200, "?source=git:x&take=true")
@@ -94,11 +97,11 @@ func TestHostWithManyRedirectsIsDeletedWithThem(t *testing.T) {
 	if r := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete", ""); r.problem(t).Code != "foreign_source" || a.rev() != rev {
 		t.Errorf("with redirects of another source: %s", r.body)
 	}
-	first := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete&take=true", "", "Idempotency-Key: k")
+	first := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete&take=true&allowRemoving=2501", "", "Idempotency-Key: k")
 	if first.StatusCode != 200 || !strings.Contains(first.body, `"removed":2501`) || a.count(store.KindRedirect) != 1 || a.rev() != rev+1 {
 		t.Errorf("%d %s, %d redirects are left", first.StatusCode, first.body, a.count(store.KindRedirect))
 	}
-	if again := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete&take=true", "", "Idempotency-Key: k"); again.StatusCode != 200 || !strings.Contains(again.body, `"repeated":true`) {
+	if again := a.do("publisher-a", "DELETE", "hosts/a.example?redirects=delete&take=true&allowRemoving=2501", "", "Idempotency-Key: k"); again.StatusCode != 200 || !strings.Contains(again.body, `"repeated":true`) {
 		t.Errorf("again with the key: %d %s", again.StatusCode, again.body)
 	}
 	if r := a.do("root", "DELETE", "hosts/a.example", ""); r.StatusCode != 404 {

@@ -69,7 +69,12 @@ func (s *Server) mayHaveToken(p *Principal, t *store.Token) error {
 
 type tokenOutput struct{ Body TokenResource }
 
-func (s *Server) postToken(ctx context.Context, in *struct{ Body TokenResource }) (*tokenOutput, error) {
+// postToken makes a token. Its secret is told once: a request that is repeated by
+// its key gives the token without it, to be deleted if the secret is lost.
+func (s *Server) postToken(ctx context.Context, in *struct {
+	KeyInput
+	Body TokenResource
+}) (*tokenOutput, error) {
 	p, b := principalOf(ctx), in.Body
 	if b.Scope == "" {
 		b.Scope = scopeAPI
@@ -92,12 +97,42 @@ func (s *Server) postToken(ctx context.Context, in *struct{ Body TokenResource }
 	}
 	secret, hash := newSecret(tokenPrefix)
 	t.Hash = hash
+	if in.Key != "" {
+		t.ID = idOf("tok-", p, in.Key)
+		if made, err := s.madeToken(ctx, p, in.KeyInput, t.ID); err != nil || made != nil {
+			return made, err
+		}
+	}
 	if err := s.Store.AddToken(ctx, p.actor(), t); err != nil {
+		return nil, err
+	}
+	if err := s.note(ctx, in.KeyInput); err != nil {
 		return nil, err
 	}
 	out := &tokenOutput{showToken(&t)}
 	out.Body.Secret = secret
 	return out, nil
+}
+
+// madeToken is what an earlier request with the same key has made; nil if there was
+// none.
+func (s *Server) madeToken(ctx context.Context, p *Principal, in KeyInput, id string) (*tokenOutput, error) {
+	first, err := s.done(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.Store.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(all, func(t store.Token) bool { return t.ID == id })
+	switch {
+	case i < 0 && first != nil:
+		return nil, problem(http.StatusGone, "gone", "the token that this Idempotency-Key has made is deleted", "a new key for each new request")
+	case i < 0:
+		return nil, nil
+	}
+	return &tokenOutput{showToken(&all[i])}, nil
 }
 
 // knownTeam keeps a typing error from becoming a team.
@@ -113,6 +148,14 @@ func (s *Server) knownTeam(ctx context.Context, pointer, team string) error {
 		return invalid(Fault{Pointer: pointer, Code: "no_team", Detail: fmt.Sprintf("there is no team %q", team), Hint: "PUT /api/v1/teams/{team} makes one"})
 	}
 	return nil
+}
+
+// knownOwner is knownTeam for a host, which one team has or nobody.
+func (s *Server) knownOwner(ctx context.Context, team string) error {
+	if team == EveryTeam {
+		return invalid(Fault{Pointer: "/team", Code: "no_team", Detail: "a host belongs to one team", Hint: "leave the team out for a host that is nobody's"})
+	}
+	return s.knownTeam(ctx, "/team", team)
 }
 
 func (s *Server) deleteToken(ctx context.Context, in *struct {

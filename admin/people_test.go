@@ -24,7 +24,7 @@ import (
 func (a *testAPI) by() store.Actor { return store.Actor{Who: "test"} }
 
 func sourceOf(label, team string) store.Source {
-	return store.Source{Label: label, Kind: "git", Team: team}
+	return store.Source{Label: label, Kind: kindApply, Team: team}
 }
 
 // browser keeps cookies.
@@ -152,7 +152,7 @@ func TestBootstrapMakesOneTokenAndALinkThatWorksOnce(t *testing.T) {
 	defer h.Close()
 	s.URL = h.URL
 	a := &testAPI{T: t, Server: s, url: h.URL, tokens: map[string]string{}}
-	token, link, err := s.Bootstrap(t.Context())
+	token, link, err := s.Bootstrap(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestBootstrapMakesOneTokenAndALinkThatWorksOnce(t *testing.T) {
 			t.Errorf("with the session of time %d: %d, want %d", i+1, status, want)
 		}
 	}
-	if token, link, err := s.Bootstrap(t.Context()); token != "" || link != "" || err != nil {
+	if token, link, err := s.Bootstrap(t.Context(), true); token != "" || link != "" || err != nil {
 		t.Errorf("a second start gives %q, %q, %v", token, link, err)
 	}
 }

@@ -124,6 +124,22 @@ func (s *Server) writeRedirect(ctx context.Context, in WriteInput, r *fingerpost
 	if err != nil {
 		return nil, err
 	}
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		it, err := store.RedirectItem(r, p.source(), "")
+		if key != "" {
+			it.Key = key
+		}
+		if err != nil {
+			return nil, err
+		}
+		it, status, err := s.putBefore(ctx, first, it)
+		if err != nil {
+			return nil, err
+		}
+		return redirectOutputOf(&it, status)
+	}
 	team, err := s.mayWrite(ctx, p, parsed.From.Host)
 	if err != nil {
 		return nil, err
@@ -156,19 +172,21 @@ func (s *Server) deleteRedirect(ctx context.Context, in *deleteRedirectInput) (*
 	if err != nil {
 		return nil, err
 	}
+	it, gone := s.Store.Get(ctx, store.KindRedirect, key)
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		return &resultOutput{resultOf(*first)}, nil
+	}
 	p := principalOf(ctx)
 	team, err := s.mayWrite(ctx, p, host)
 	if err != nil {
 		return nil, err
 	}
-	it, err := s.get(ctx, store.KindRedirect, key)
-	if err != nil {
-		return nil, err
+	if gone != nil {
+		return nil, gone
 	}
-	if it == nil {
-		it = &store.Item{Kind: store.KindRedirect, Key: key, Source: p.source()}
-	}
-	receipt, err := s.deleteOne(ctx, p, in.WriteInput, it, team, "", nil)
+	receipt, err := s.deleteOne(ctx, p, in.WriteInput, &it, team, nil)
 	return &resultOutput{resultOf(receipt)}, err
 }
 
@@ -179,7 +197,7 @@ func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before
 	if err != nil {
 		return it, 0, err
 	}
-	if must && before == nil && in.Key == "" {
+	if must && before == nil {
 		return it, 0, problem(http.StatusPreconditionFailed, "precondition_failed", it.Kind+" "+it.Key+" does not exist", "leave If-Match out to create it")
 	}
 	if before != nil && isOurs(before.Source) {
@@ -189,12 +207,18 @@ func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before
 		return it, 0, err
 	}
 	change := store.Change{Op: store.Put, Item: it, If: rev, Take: in.Take}
-	receipt, err := s.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Changes: []store.Change{change}, Actor: p.actor(), Note: in.Note})
+	receipt, err := s.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Sum: requestSum(ctx), Changes: []store.Change{change}, Actor: p.actor(), Note: in.Note})
 	if err != nil {
 		return it, 0, err
 	}
+	return s.putBefore(ctx, &receipt, it)
+}
+
+// putBefore gives what putOne does of an item that was put, now or by an earlier
+// request.
+func (s *Server) putBefore(ctx context.Context, receipt *store.Receipt, it store.Item) (store.Item, int, error) {
 	status := http.StatusOK
-	if before == nil || receipt.Repeated && receipt.Added > 0 {
+	if receipt.Added > 0 {
 		status = http.StatusCreated
 	}
 	now, err := s.get(ctx, it.Kind, it.Key)
@@ -209,10 +233,8 @@ func (s *Server) putOne(ctx context.Context, p *Principal, in WriteInput, before
 }
 
 // deleteOne deletes it and what goes with it, if anything: with gives that as it is
-// at the moment. sum, if it is not empty, tells another use of the key. That it is
-// gone already is for the store to say, which knows whether an earlier request with
-// the same key did it.
-func (s *Server) deleteOne(ctx context.Context, p *Principal, in WriteInput, it *store.Item, team, sum string, with func(context.Context) iter.Seq2[store.Change, error]) (store.Receipt, error) {
+// at the moment.
+func (s *Server) deleteOne(ctx context.Context, p *Principal, in WriteInput, it *store.Item, team string, with func(context.Context) iter.Seq2[store.Change, error]) (store.Receipt, error) {
 	rev, _, err := in.revision()
 	if err != nil {
 		return store.Receipt{}, err
@@ -227,7 +249,7 @@ func (s *Server) deleteOne(ctx context.Context, p *Principal, in WriteInput, it 
 		return store.Receipt{}, conflictProblem(&store.Conflict{Kind: it.Kind, Key: it.Key, Reason: "it belongs to the source " + it.Source})
 	}
 	change := store.Change{Op: store.Delete, Item: store.Item{Kind: it.Kind, Key: it.Key}, If: rev}
-	b := store.Batch{Key: keyOf(p, in.Key), Sum: sum, Changes: []store.Change{change}, Actor: p.actor(), Note: in.Note}
+	b := store.Batch{Key: keyOf(p, in.Key), Sum: requestSum(ctx), Changes: []store.Change{change}, Actor: p.actor(), Note: in.Note}
 	if with == nil {
 		return s.Commit(ctx, b)
 	}
@@ -248,7 +270,7 @@ func mayTake(p *Principal, in WriteInput, before *store.Item, team string) error
 	return authorize(p, Publish, team)
 }
 
-// keyOf makes a client's Idempotency-Key one of the principal and the request.
+// keyOf makes a client's Idempotency-Key one of the principal.
 func keyOf(p *Principal, key string) string {
 	if key == "" {
 		return ""

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,10 +40,10 @@ func (s *Server) Routes() http.Handler {
 		return mux
 	}
 	mux.HandleFunc("GET /{$}", s.showHome)
-	mux.HandleFunc("POST /logout", s.leave)
-	mux.HandleFunc("GET /login", s.showLogin)
-	mux.HandleFunc("GET /login/oidc", s.startOIDC)
-	mux.HandleFunc("GET "+oidcCallback, s.finishOIDC)
+	mux.HandleFunc("POST /logout", encrypted(s.leave))
+	mux.HandleFunc("GET /login", encrypted(s.showLogin))
+	mux.HandleFunc("GET /login/oidc", encrypted(s.startOIDC))
+	mux.HandleFunc("GET "+oidcCallback, encrypted(s.finishOIDC))
 	s.api(mux)
 	// A page of another origin must not act with the cookie of whoever looks at it.
 	guard := http.NewCrossOriginProtection()
@@ -85,7 +86,7 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 	add(s, api, put, "/redirects/{id}", Write, "redirects", "Make or change a redirect", s.putRedirect)
 	add(s, api, del, "/redirects/{id}", Write, "redirects", "Delete a redirect", s.deleteRedirect)
 
-	add(s, api, post, "/changesets", Write, "changesets", "Change any number of hosts and redirects, all or nothing", s.postChangeset, streamed)
+	add(s, api, post, "/changesets", Write, "changesets", "Change any number of hosts and redirects, all or nothing", s.postChangeset, streamed, dryRun)
 	add(s, api, get, "/jobs", Read, "changesets", "List jobs", s.listJobs)
 	add(s, api, get, "/jobs/{id}", Read, "changesets", "Get a job", s.getJob)
 	add(s, api, del, "/jobs/{id}", Write, "changesets", "Cancel a job", s.cancelJob)
@@ -148,6 +149,7 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 type route struct {
 	action   Action
 	streamed bool // its body is read as it comes, of any length
+	dryRun   bool // with dryRun=true it only reads
 	// Its caller has a secret of another kind than ours: whatever is sent in place of
 	// a token is for the handler.
 	ownSecret bool
@@ -239,6 +241,12 @@ func rowsBody() *huma.RequestBody {
 	}}
 }
 
+// dryRun marks a route that needs no more than Read for a dry run.
+func dryRun(op *huma.Operation, r *route) {
+	r.dryRun = true
+	op.Description = "A dry run needs no more than the right to read. For somebody who may write it is also decided about each row."
+}
+
 func events(op *huma.Operation, _ *route) { answers(op, "text/event-stream") }
 func cnames(op *huma.Operation, _ *route) {
 	answers(op, mediaCSV)
@@ -256,8 +264,9 @@ type requestKey struct{}
 // exchange is the request and the answer behind a context, for what huma has no
 // words for.
 type exchange struct {
-	r *http.Request
-	w http.ResponseWriter
+	r   *http.Request
+	w   http.ResponseWriter
+	sum string // see requestSum
 }
 
 func keepRequest(next http.Handler) http.Handler {
@@ -269,6 +278,25 @@ func keepRequest(next http.Handler) http.Handler {
 }
 
 func requestOf(ctx context.Context) *http.Request { return ctx.Value(requestKey{}).(*exchange).r }
+
+// requestSum is the hash of a request with an Idempotency-Key, by which another use
+// of the key is known: of all that makes it but of rows that are streamed.
+func requestSum(ctx context.Context) string { return ctx.Value(requestKey{}).(*exchange).sum }
+
+// sumRequest sets it. The body is read to its end, and is there to be read again.
+func sumRequest(r *http.Request, streamed bool) error {
+	e := r.Context().Value(requestKey{}).(*exchange)
+	body := []byte(nil)
+	if !streamed && r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	e.sum = sumOf(r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), string(body))
+	return nil
+}
 
 // bodyOf is the body of a streamed request. Each part of it must come within a
 // time; the whole may take as long as it takes.

@@ -23,7 +23,7 @@ import (
 // How long a session, the link of the first start and a login by OIDC live.
 const (
 	sessionLife = 12 * time.Hour
-	onceLife    = 24 * time.Hour
+	onceLife    = 15 * time.Minute
 )
 
 // cookieName is the name of the session's cookie. Under TLS it is one that no
@@ -70,7 +70,11 @@ type loginInput struct {
 // login makes a session, by user and password or by the link of the first start.
 func (s *Server) login(ctx context.Context, in *loginInput) (*sessionOutput, error) {
 	r := requestOf(ctx)
-	if err := s.logins.allow(s.now(), "address "+clientOf(r), "user "+strings.ToLower(in.Body.User)); err != nil {
+	user := strings.ToLower(in.Body.User)
+	if err := s.mayTry(r, "user "+user+" from "+clientOf(r)); err != nil {
+		return nil, err
+	}
+	if err := s.guesses.allow(s.now(), userTries, "user "+user); err != nil {
 		return nil, err
 	}
 	if in.Body.Once != "" {
@@ -89,7 +93,8 @@ func (s *Server) login(ctx context.Context, in *loginInput) (*sessionOutput, err
 		s.record(ctx, store.Entry{Actor: store.Actor{Who: in.Body.User}, Action: "login.refused", Kind: "user", Key: in.Body.User})
 		return nil, problem(http.StatusUnauthorized, "bad_login", "user or password is wrong", "an admin can set a new password")
 	}
-	s.logins.forget("user " + strings.ToLower(in.Body.User))
+	s.logins.forget("user " + user + " from " + clientOf(r))
+	s.guesses.forget("user " + user)
 	return s.newSession(ctx, r, &u)
 }
 
@@ -226,6 +231,16 @@ func (s *Server) checkPassword(ctx context.Context, text, password string) (righ
 	return right, err
 }
 
+// mayTry bounds logins by the names given, and by the address that they come from.
+// What comes from the same machine comes through a proxy, for all there are: there
+// one who tries much must not keep everybody out.
+func (s *Server) mayTry(r *http.Request, names ...string) error {
+	if !isLoopback(r.RemoteAddr) {
+		names = append(names, "address "+clientOf(r))
+	}
+	return s.logins.allow(s.now(), loginTries, names...)
+}
+
 // limiter bounds logins: each name (of an address, of a user) may try some times
 // a minute.
 type limiter struct {
@@ -238,21 +253,23 @@ type tries struct {
 	at   time.Time
 }
 
-// Tries in a row, how fast they come back, and for how many names at once.
+// How many tries there are in a minute: from one address, and for one user from
+// all addresses together; and for how many names at once this is known.
 const (
 	loginTries = 10
-	loginEvery = 6 * time.Second
+	userTries  = 100
 	loginNames = 100_000
 )
 
-func (l *limiter) allow(now time.Time, names ...string) error {
+// allow takes a try of each name, of which it has so many a minute.
+func (l *limiter) allow(now time.Time, most float64, names ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tries == nil || len(l.tries) > loginNames {
 		// Those who have waited long enough are as good as new.
 		kept := map[string]*tries{}
 		for name, t := range l.tries {
-			if now.Sub(t.at) < loginTries*loginEvery {
+			if now.Sub(t.at) < time.Minute {
 				kept[name] = t
 			}
 		}
@@ -261,13 +278,13 @@ func (l *limiter) allow(now time.Time, names ...string) error {
 	for _, name := range names {
 		t := l.tries[name]
 		if t == nil {
-			t = &tries{left: loginTries, at: now}
+			t = &tries{left: most, at: now}
 			l.tries[name] = t
 		}
-		t.left = min(loginTries, t.left+float64(now.Sub(t.at))/float64(loginEvery))
+		t.left = min(most, t.left+most*now.Sub(t.at).Minutes())
 		t.at = now
 		if t.left < 1 {
-			wait := int((1-t.left)*loginEvery.Seconds()) + 1
+			wait := int((1-t.left)*60/most) + 1
 			return retryLater(problem(http.StatusTooManyRequests, "too_many_logins", "too many logins were tried", fmt.Sprintf("try again in %d seconds", wait)), wait)
 		}
 		t.left--
@@ -293,11 +310,13 @@ func clientOf(r *http.Request) string {
 // firstToken is the id of the first admin's token, so that there is one only.
 const firstToken = "tok-first"
 
-// Bootstrap makes, on the first start, the token of the first admin, writes it to
-// admin.token in Dir for its owner alone to read, and gives a link that logs a
-// browser in once, within a day. Where there is a token or a user already it
-// gives nothing. Several nodes may call it at once: one makes the token.
-func (s *Server) Bootstrap(ctx context.Context) (token, link string, err error) {
+// Bootstrap makes, on the first start, the token of the first admin, and writes it to
+// admin.token in Dir for its owner alone to read. With withLink, for where somebody
+// sits in front of it, it also gives a link that logs a browser in once, within a
+// quarter of an hour: it is as good as the token, so it is for no log. Where there is
+// a token or a user already it gives nothing. Several nodes may call it at once: one
+// makes the token.
+func (s *Server) Bootstrap(ctx context.Context, withLink bool) (token, link string, err error) {
 	tokens, err := s.Store.Tokens(ctx)
 	if err != nil || len(tokens) > 0 {
 		return "", "", err
@@ -325,8 +344,8 @@ func (s *Server) Bootstrap(ctx context.Context) (token, link string, err error) 
 	if errors.Is(err, store.ErrExists) {
 		return "", "", os.Remove(name) // another node was first, and has the token
 	}
-	if err != nil {
-		return "", "", err
+	if err != nil || !withLink {
+		return token, "", err
 	}
 	once, hash := newSecret(oncePrefix)
 	if err := s.Store.AddToken(ctx, by, store.Token{ID: newID("once-"), Hash: hash, Name: "first admin", Scope: scopeOnce, Created: now, Expires: now.Add(onceLife)}); err != nil {
@@ -349,9 +368,13 @@ func writeSecret(name, text string) error {
 	if err := os.Rename(f.Name(), name); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(name)) // so that the name is on disk, too
+	return syncFolder(filepath.Dir(name)) // the name is on the disk only then
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(d.Sync(), d.Close())
 }

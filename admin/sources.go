@@ -70,7 +70,7 @@ func (s *Server) followed(label string) *Source {
 }
 
 func (s *Server) showSource(v *store.Source, items int64) SourceResource {
-	r := SourceResource{v.Label, v.Kind, v.URL, v.Team, v.State, v.Error, v.Rev, v.Version, items, v.Paused, v.Checked, false}
+	r := SourceResource{v.Label, v.Kind, v.ShownURL(), v.Team, v.State, v.Error, v.Rev, v.Version, items, v.Paused, v.Checked, false}
 	if f := s.followed(v.Label); f != nil {
 		r.Here, r.Kind, r.URL = true, f.Kind, f.URL
 	}
@@ -267,7 +267,7 @@ func (s *Server) hookSource(ctx context.Context, in *hookInput) (*acceptedOutput
 
 func (s *Server) hookLimit(name string) error {
 	var p *Problem
-	if err := s.hooks.allow(s.now(), name); errors.As(err, &p) {
+	if err := s.hooks.allow(s.now(), loginTries, name); errors.As(err, &p) {
 		return retryLater(problem(http.StatusTooManyRequests, "too_many_requests", "this webhook is called too often", "the source is also looked at by itself, now and then"), p.after)
 	}
 	return nil

@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -93,26 +95,62 @@ type streamOutput struct {
 	Body        func(huma.Context)
 }
 
-// exportAudit streams all entries, the oldest first, one on each line.
+// exportAudit streams all entries, the oldest first, one on each line. It reads some
+// at a time: a client that does not read on holds nothing of the store meanwhile.
 func (s *Server) exportAudit(_ context.Context, in *struct {
 	AuditFilter
 	After int64 `query:"after" minimum:"0" doc:"only entries behind this seq"`
 }) (*streamOutput, error) {
 	return &streamOutput{ContentType: mediaNDJSON, Body: func(c huma.Context) {
 		_, w := humago.Unwrap(c)
-		enc := json.NewEncoder(w)
-		out := http.NewResponseController(w)
-		err := s.Store.Audit(c.Context(), store.AuditQuery{After: in.After, Kind: in.Kind, Key: in.Key, Who: in.Who}, func(e *store.Entry) error {
-			if e.Seq%1000 == 0 { // a client that does not read must not keep the view open
-				if err := out.SetWriteDeadline(time.Now().Add(idle)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-					return err
+		out := &patientWriter{w, http.NewResponseController(w)}
+		q := store.AuditQuery{After: in.After, Kind: in.Kind, Key: in.Key, Who: in.Who, Limit: 1000}
+		for {
+			var page bytes.Buffer
+			n := 0
+			err := s.Store.Audit(c.Context(), q, func(e *store.Entry) error {
+				if page.Len() > auditPage {
+					return errEnough
 				}
+				n, q.After = n+1, e.Seq
+				return json.NewEncoder(&page).Encode(e)
+			})
+			full := errors.Is(err, errEnough)
+			if err == nil || full {
+				_, err = out.Write(page.Bytes())
 			}
-			return enc.Encode(e)
-		})
-		if err != nil && c.Context().Err() == nil {
-			s.log().Warn("export the audit", "err", err)
-			panic(http.ErrAbortHandler) // so that the client sees that it is not whole
+			if err != nil {
+				if c.Context().Err() == nil {
+					s.log().Warn("export the audit", "err", err)
+				}
+				panic(http.ErrAbortHandler) // so that the client sees that it is not whole
+			}
+			if n < q.Limit && !full {
+				return
+			}
 		}
 	}}, nil
+}
+
+// auditPage is how many bytes of the audit are read at once, and one entry more.
+const auditPage = 1 << 20
+
+// patientWriter gives a client some time for each part of an answer; the whole may
+// take as long as it takes.
+type patientWriter struct {
+	w http.ResponseWriter
+	c *http.ResponseController
+}
+
+func (p *patientWriter) Write(b []byte) (n int, err error) {
+	for part := range slices.Chunk(b, 64<<10) {
+		if err := p.c.SetWriteDeadline(time.Now().Add(idle)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return n, err
+		}
+		m, err := p.w.Write(part)
+		if n += m; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }

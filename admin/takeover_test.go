@@ -48,12 +48,12 @@ func TestNodesAreBehindAndGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]NodeResource{"behind": {Behind: 2}, "current": {}, "other-life": {Behind: 3}, "silent": {Gone: true}}
+	want := map[string]NodeResource{"behind": {Behind: 2}, "current": {}, "other-life": {Behind: 3, Other: true}, "silent": {Gone: true}}
 	if len(out.Body.Items) != len(want) {
 		t.Errorf("%d nodes, want %d", len(out.Body.Items), len(want))
 	}
 	for _, n := range out.Body.Items {
-		if w := want[n.ID]; n.Behind != w.Behind || n.Gone != w.Gone {
+		if w := want[n.ID]; n.Behind != w.Behind || n.Gone != w.Gone || n.Other != w.Other {
 			t.Errorf("%s: %d behind, gone %v, want %d and %v", n.ID, n.Behind, n.Gone, w.Behind, w.Gone)
 		}
 	}
@@ -86,6 +86,7 @@ func TestWithoutAStoreTokensAreThoseOfTheNode(t *testing.T) {
 		{"/debug/none", "fpt_local", 404, ""},
 	} {
 		r := httptest.NewRequest("GET", tt.path, nil)
+		r.RemoteAddr = "127.0.0.1:1"
 		if tt.token != "" {
 			r.Header.Set("Authorization", "Bearer "+tt.token)
 		}
@@ -97,6 +98,7 @@ func TestWithoutAStoreTokensAreThoseOfTheNode(t *testing.T) {
 	}
 	s.NodeToken, s.LocalToken = "", ""
 	r := httptest.NewRequest("GET", "/v1/feed", nil)
+	r.RemoteAddr = "127.0.0.1:1"
 	r.Header.Set("Authorization", "Bearer ")
 	w := httptest.NewRecorder()
 	if s.Routes().ServeHTTP(w, r); w.Code != 401 {

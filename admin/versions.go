@@ -3,9 +3,12 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"fingerpost"
 	"fingerpost/store"
@@ -53,7 +56,23 @@ func (s *Server) getChange(ctx context.Context, in *struct {
 	ChangeInput
 	PageInput
 }) (*diffOutput, error) {
+	if err := s.hasChange(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	return s.diff(ctx, in.ID-1, in.ID, in.PageInput)
+}
+
+// hasChange is the problem of a revision that there is none of.
+func (s *Server) hasChange(ctx context.Context, rev int64) error {
+	head, err := s.newest(ctx)
+	if err == nil && rev > head {
+		err = noRevision(rev)
+	}
+	return err
+}
+
+func noRevision(rev int64) *Problem {
+	return problem(http.StatusNotFound, "not_found", fmt.Sprintf("there is no revision %d", rev), "GET /api/v1/changes lists them")
 }
 
 type versionsOutput struct{ Body Page[store.Version] }
@@ -81,7 +100,7 @@ func (s *Server) version(ctx context.Context, name string) (store.Version, error
 	}
 	all, err := s.Store.Revisions(ctx, rev+1, 1)
 	if err == nil && (len(all) == 0 || all[0].Rev != rev) {
-		err = problem(http.StatusNotFound, "not_found", "there is no revision "+name, "GET /api/v1/changes lists them")
+		err = noRevision(rev)
 	}
 	if err != nil {
 		return store.Version{}, err
@@ -152,16 +171,13 @@ func (s *Server) diff(ctx context.Context, from, to int64, in PageInput) (*diffO
 	}
 	out := &Page[Difference]{Items: []Difference{}}
 	last := ""
-	err = s.Store.Diff(ctx, from, to, func(d *store.Difference) error {
-		at := d.Kind + " " + d.Key
-		if after != "" && at <= after {
-			return nil
-		}
+	kind, key, _ := strings.Cut(after, " ")
+	err = s.Store.Diff(ctx, from, to, store.Name{Kind: kind, Key: key}, func(d *store.Difference) error {
 		if len(out.Items) == in.Limit {
 			out.Next = cursorOf(list, last)
 			return errEnough
 		}
-		last = at
+		last = d.Kind + " " + d.Key
 		shown, err := showDifference(d)
 		out.Items = append(out.Items, shown)
 		return err
@@ -200,6 +216,7 @@ func showItem(it *store.Item) (any, error) {
 }
 
 type RestoreInput struct {
+	KeyInput
 	DryRun        bool   `query:"dryRun" doc:"tell what would happen, but change nothing"`
 	AllowRemoving int64  `query:"allowRemoving" minimum:"0" doc:"how many redirects may be removed, where it is more than a tenth of a team's"`
 	Note          string `query:"note" maxLength:"1000" doc:"why, for the audit"`
@@ -238,6 +255,9 @@ type revertInput struct {
 
 // revertChange undoes one revision and leaves later ones alone.
 func (s *Server) revertChange(ctx context.Context, in *revertInput) (*resultOutput, error) {
+	if err := s.hasChange(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	var only []store.Name
 	if in.Body != nil {
 		for _, n := range in.Body.Only {
@@ -257,6 +277,11 @@ func (s *Server) revertChange(ctx context.Context, in *revertInput) (*resultOutp
 // newest one.
 func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(base int64) (from, to int64), only []store.Name, stage func(store.Restoring) (*store.Changeset, error), note string) (*resultOutput, error) {
 	p := principalOf(ctx)
+	if first, err := s.done(ctx, in.KeyInput); err != nil {
+		return nil, err
+	} else if first != nil {
+		return &resultOutput{resultOf(*first)}, nil
+	}
 	var r store.Receipt
 	var a *assembly
 	err := s.serialised(ctx, func(base int64) error {
@@ -289,7 +314,7 @@ func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(ba
 			r = store.Receipt{Rev: base, Added: sum.Added, Changed: sum.Changed, Removed: sum.Removed}
 			return drop(err)
 		}
-		if r, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base}); err != nil {
+		if r, err = c.Publish(context.WithoutCancel(ctx), store.PublishOptions{Base: base, Key: keyOf(p, in.Key), Sum: requestSum(ctx)}); err != nil {
 			return drop(err)
 		}
 		return nil
@@ -303,8 +328,8 @@ func (s *Server) bringBack(ctx context.Context, in RestoreInput, between func(ba
 // differences gives what it takes to come from one revision to another.
 func (s *Server) differences(ctx context.Context, from, to int64, only []store.Name) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
-		err := s.Store.Diff(ctx, from, to, func(d *store.Difference) error {
-			if len(only) > 0 && !named(only, d.Kind, d.Key) {
+		err := s.Store.Diff(ctx, from, to, store.Name{}, func(d *store.Difference) error {
+			if len(only) > 0 && !slices.Contains(only, store.Name{Kind: d.Kind, Key: d.Key}) {
 				return nil
 			}
 			c := store.Change{Op: store.Delete, Take: true}
@@ -322,15 +347,6 @@ func (s *Server) differences(ctx context.Context, from, to int64, only []store.N
 			yield(store.Change{}, err)
 		}
 	}
-}
-
-func named(list []store.Name, kind, key string) bool {
-	for _, n := range list {
-		if n.Kind == kind && n.Key == key {
-			return true
-		}
-	}
-	return false
 }
 
 // mayBringBack decides about one change out of history: it needs the role of a

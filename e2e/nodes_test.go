@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -122,8 +121,8 @@ data: control
 		}
 		return out
 	}
-	if !regexp.MustCompile(`link=https://localhost:\d+/login#fpo_`).MatchString(control.stderr.String()) {
-		t.Error("the link of the first start is not one of https")
+	if strings.Contains(control.stderr.String(), "fpo_") {
+		t.Error("the link of the first start is in the log")
 	}
 	var token struct{ Secret string }
 	if err := json.Unmarshal([]byte(ask("tokens", "add", "edges", "--scope", "node", "-o", "json")), &token); err != nil {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -59,12 +61,42 @@ var sources = table[Source]{name: "sources", what: "source",
 	fields: func(v *Source) []any {
 		return []any{&v.Label, &v.Kind, &v.URL, (*document)(&v.Settings), &v.Team, &v.State, &v.Error, &v.Rev, &v.Version, &v.Paused, (*instant)(&v.Checked)}
 	},
-	public: func(v *Source) any { return v }}
+	public: func(v *Source) any { // nothing of what may hold a secret
+		p := *v
+		p.Settings, p.URL = nil, withoutSecrets(v.URL)
+		return p
+	}}
+
+// withoutSecrets takes user, password and query off an address.
+func withoutSecrets(address string) string {
+	if inner, ok := strings.CutPrefix(address, "git:"); ok {
+		return "git:" + withoutSecrets(inner)
+	}
+	u, err := url.Parse(address)
+	switch {
+	case address == "":
+		return ""
+	case err != nil:
+		return "(not readable)" // and so nobody knows what is in it
+	case u.Scheme == "" || u.User == nil && u.RawQuery == "" && u.Fragment == "":
+		return address
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// ShownURL is the URL as it may be shown: without user, password and query.
+func (v *Source) ShownURL() string { return withoutSecrets(v.URL) }
 
 // PutSource makes or changes a source. What it reports of itself goes through
 // [DB.ReportSource].
 func (db *DB) PutSource(ctx context.Context, by Actor, v Source) error {
 	return sources.save(ctx, db, by, &v, false)
+}
+
+// AddSource makes a source; ErrExists if the label is taken.
+func (db *DB) AddSource(ctx context.Context, by Actor, v Source) error {
+	return sources.save(ctx, db, by, &v, true)
 }
 
 // Sources lists all sources by label.
@@ -104,6 +136,17 @@ func (db *DB) CountBySource(ctx context.Context) (n map[string]int64, err error)
 		}, `SELECT source, count(*) FROM items GROUP BY source`)
 	})
 	return n, err
+}
+
+// HasItems reports whether a team has at least so many items of a kind. It looks no
+// further than it needs to.
+func (db *DB) HasItems(ctx context.Context, kind, team string, n int64) (enough bool, err error) {
+	var found bool
+	var count int64
+	err = db.read(ctx, false, func(t tx) error {
+		return t.run(ctx, one(&found, []any{&count}, `SELECT count(*) FROM (SELECT 1 FROM items WHERE kind = $1 AND team = $2 LIMIT $3) t`, kind, team, n))
+	})
+	return count >= n, err
 }
 
 // DeleteSource forgets a source, and leaves its items alone.
@@ -174,7 +217,7 @@ func (db *DB) Release(ctx context.Context, l Lease) error {
 type Draft struct {
 	ID        string    `json:"id"`
 	Team      string    `json:"team,omitempty"`
-	State     string    `json:"state"`
+	State     string    `json:"state"` // once it is published, Tidy removes it
 	Author    string    `json:"author"`
 	Reviewer  string    `json:"reviewer,omitempty"`
 	Note      string    `json:"note,omitempty"`
@@ -195,6 +238,39 @@ var drafts = table[Draft]{name: "drafts", what: "draft",
 func (db *DB) PutDraft(ctx context.Context, by Actor, v Draft) error {
 	v.Updated = db.now()
 	return drafts.save(ctx, db, by, &v, false)
+}
+
+// ChangeDraft changes a draft that is still as v was read: ErrConflict if another
+// has changed it since v.Updated, ErrNotFound if there is none.
+func (db *DB) ChangeDraft(ctx context.Context, by Actor, v Draft) error {
+	was := v.Updated
+	v.Updated = db.now()
+	if err := drafts.check(&v); err != nil {
+		return err
+	}
+	_, _, err := once(ctx, db, "", "", func(t tx) (struct{}, error) {
+		before, err := drafts.before(ctx, t, v.ID)
+		if err == nil && before == "" {
+			err = fmt.Errorf("draft %s: %w", v.ID, ErrNotFound)
+		}
+		if err != nil {
+			return struct{}{}, err
+		}
+		after, err := json.Marshal(drafts.public(&v))
+		if err != nil {
+			return struct{}{}, err
+		}
+		change := do(`UPDATE drafts SET state = $2, reviewer = $3, note = $4, updated = $5 WHERE id = $1 AND updated = $6`,
+			v.ID, v.State, v.Reviewer, v.Note, micros(v.Updated), micros(was))
+		if err := t.run(ctx, change); err != nil {
+			return struct{}{}, err
+		}
+		if change.affected == 0 {
+			return struct{}{}, fmt.Errorf("%w: the draft %s was changed meanwhile", ErrConflict, v.ID)
+		}
+		return struct{}{}, db.record(ctx, t, Entry{Actor: by, Action: "put", Kind: drafts.what, Key: v.ID, Before: before, After: string(after)})
+	})
+	return err
 }
 
 // Drafts lists all drafts by id.

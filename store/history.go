@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -85,8 +86,9 @@ type Difference struct {
 
 // Diff streams what is different between two revisions, in the order of kinds and
 // keys, in bounded memory. An item that was changed and changed back is none of
-// it. ErrNotFound and ErrTooOld as of [DB.ItemAt].
-func (db *DB) Diff(ctx context.Context, from, to int64, fn func(*Difference) error) error {
+// it. It begins behind an item, of which the zero Name is before all. ErrNotFound and
+// ErrTooOld as of [DB.ItemAt].
+func (db *DB) Diff(ctx context.Context, from, to int64, after Name, fn func(*Difference) error) error {
 	return db.engine.read(ctx, true, func(t tx) error {
 		var h Head
 		if err := readHead(ctx, t, &h); err != nil {
@@ -128,10 +130,10 @@ func (db *DB) Diff(ctx context.Context, from, to int64, fn func(*Difference) err
 				d.After = it
 			}
 			return nil
-		}, `SELECT kind, key, 0 AS side, rev, since, source, team, value FROM history WHERE rev <= $1 AND until > $1 AND until <= $2
-			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM history WHERE rev > $1 AND rev <= $2 AND until > $2
-			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM items WHERE rev > $1 AND rev <= $2 AND `+isContentSQL("kind")+`
-			ORDER BY 1, 2, 3`, early, late)
+		}, `SELECT kind, key, 0 AS side, rev, since, source, team, value FROM history WHERE (kind, key) > ($3, $4) AND rev <= $1 AND until > $1 AND until <= $2
+			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM history WHERE (kind, key) > ($3, $4) AND rev > $1 AND rev <= $2 AND until > $2
+			UNION ALL SELECT kind, key, 1 AS side, rev, since, source, team, value FROM items WHERE (kind, key) > ($3, $4) AND rev > $1 AND rev <= $2 AND `+isContentSQL("kind")+`
+			ORDER BY 1, 2, 3`, early, late, after.Kind, after.Key)
 		if err != nil {
 			return err
 		}
@@ -174,7 +176,7 @@ func (db *DB) Revert(ctx context.Context, rev int64, only []Name, o Restoring) (
 			if err := r.Scan(&kind, &key); err != nil {
 				return err
 			}
-			if len(only) == 0 || named(only, kind, key) {
+			if len(only) == 0 || slices.Contains(only, Name{kind, key}) {
 				conflicts = append(conflicts, &Conflict{Kind: kind, Key: key, Want: rev})
 			}
 			return nil
@@ -221,15 +223,6 @@ func (db *DB) Revert(ctx context.Context, rev int64, only []Name, o Restoring) (
 
 // Name names one item.
 type Name struct{ Kind, Key string }
-
-func named(list []Name, kind, key string) bool {
-	for _, n := range list {
-		if n.Kind == kind && n.Key == key {
-			return true
-		}
-	}
-	return false
-}
 
 // explain says what has become of the item.
 func (c *Conflict) explain(ctx context.Context, t tx) error {

@@ -72,7 +72,7 @@ func TestHistoryOfRandomEdits(t *testing.T) {
 		for range 60 {
 			from, to := random.Int64N(last+1), random.Int64N(last+1)
 			var got, want []string
-			if err := db.Diff(t.Context(), from, to, func(d *Difference) error {
+			if err := db.Diff(t.Context(), from, to, Name{}, func(d *Difference) error {
 				line := func(it *Item) string {
 					if it == nil {
 						return ""
@@ -88,6 +88,23 @@ func TestHistoryOfRandomEdits(t *testing.T) {
 			for _, key := range keys {
 				if before[key] != after[key] {
 					want = append(want, before[key]+"→ "+after[key])
+				}
+			}
+			if len(keys) > 0 { // a page begins behind the last item of the one before
+				cut, rest := keys[random.IntN(len(keys))], 0
+				for _, key := range keys {
+					if key > cut && before[key] != after[key] {
+						rest++
+					}
+				}
+				n := 0
+				if err := db.Diff(t.Context(), from, to, Name{KindRedirect, cut}, func(d *Difference) error {
+					if n++; d.Key <= cut {
+						t.Errorf("behind %s comes %s", cut, d.Key)
+					}
+					return nil
+				}); err != nil || n != rest {
+					t.Errorf("behind %s: %d of %d, %v", cut, n, rest, err)
 				}
 			}
 			if strings.Join(got, "") != strings.Join(want, "") {

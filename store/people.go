@@ -80,9 +80,11 @@ func (db *DB) AddUser(ctx context.Context, by Actor, v User) error {
 	return users.save(ctx, db, by, &v, true)
 }
 
-// PutUser makes or changes a user.
+// PutUser makes or changes a user. A new password, and being disabled, ends their
+// sessions: whoever knew the old one may have some.
 func (db *DB) PutUser(ctx context.Context, by Actor, v User) error {
-	return users.save(ctx, db, by, &v, false)
+	return users.save(ctx, db, by, &v, false, do(`DELETE FROM tokens WHERE owner = $1 AND scope = 'session'
+		AND EXISTS (SELECT 1 FROM users u WHERE u.name = $1 AND (u.password <> $2 OR $3))`, v.Name, v.Password, v.Disabled))
 }
 
 // Users lists all users by name.
@@ -141,14 +143,24 @@ func (db *DB) TokenByHash(ctx context.Context, hash string) (Token, error) {
 	return v, err
 }
 
-// UseToken notes that a token was used, at most once a minute.
-func (db *DB) UseToken(ctx context.Context, v *Token) error {
-	now := db.now()
+// UseToken notes that a token was used, at most once a minute. It does so in the
+// background: whoever only reads does not wait for those who write.
+func (db *DB) UseToken(v *Token) {
+	id, now := v.ID, db.now()
 	if now.Sub(v.Used) < time.Minute {
-		return nil
+		return
 	}
-	return db.write(ctx, func(t tx) error {
-		return t.run(ctx, do(`UPDATE tokens SET used = $2 WHERE id = $1 AND used < $2`, v.ID, micros(now)))
+	if _, waits := db.using.LoadOrStore(id, true); waits {
+		return
+	}
+	db.background(&db.cleaning, func() {
+		defer db.using.Delete(id)
+		err := db.write(db.ctx, func(t tx) error {
+			return t.run(db.ctx, do(`UPDATE tokens SET used = $2 WHERE id = $1 AND used < $2`, id, micros(now)))
+		})
+		if err != nil && db.ctx.Err() == nil {
+			db.log.Warn("note that a token was used", "token", id, "error", err)
+		}
 	})
 }
 

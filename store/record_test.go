@@ -63,7 +63,7 @@ func TestCertificatesAreFollowedButAreNoContent(t *testing.T) {
 		if s, err := set.Summary(ctx); err != nil || s.Changed != 1 || s.Removed+s.Added != 0 {
 			t.Errorf("a restore would change %+v, %v", s, err)
 		}
-		if err := db.Diff(ctx, before.Rev, r.Rev, func(d *Difference) error { return fmt.Errorf("%s %s", d.Kind, d.Key) }); err != nil {
+		if err := db.Diff(ctx, before.Rev, r.Rev, Name{}, func(d *Difference) error { return fmt.Errorf("%s %s", d.Kind, d.Key) }); err != nil {
 			t.Error("a difference of content:", err)
 		}
 		if set, err := db.Revert(ctx, r.Rev, nil, Restoring{Actor: Actor{Who: "ann"}}); err != nil {

@@ -91,8 +91,8 @@ func (tb *table[T]) list(ctx context.Context, db *DB) (all []T, err error) {
 }
 
 // save puts a record and says so in the audit. With create it must be new, else
-// ErrExists.
-func (tb *table[T]) save(ctx context.Context, db *DB, by Actor, v *T, create bool) error {
+// ErrExists. What goes with it is done before it, in the same transaction.
+func (tb *table[T]) save(ctx context.Context, db *DB, by Actor, v *T, create bool, with ...*statement) error {
 	if err := tb.check(v); err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (tb *table[T]) save(ctx context.Context, db *DB, by Actor, v *T, create boo
 		if create {
 			put = tb.add(v)
 		}
-		if err := t.run(ctx, put); err != nil {
+		if err := t.run(ctx, append(with, put)...); err != nil {
 			return struct{}{}, err
 		}
 		if put.affected == 0 { // another's transaction came between
@@ -131,11 +131,15 @@ func (tb *table[T]) drop(ctx context.Context, db *DB, by Actor, name string) err
 		if err == nil && before == "" {
 			err = fmt.Errorf("%s %s: %w", tb.what, name, ErrNotFound)
 		}
-		if err == nil {
-			err = t.run(ctx, tb.delete(name))
-		}
 		if err != nil {
 			return struct{}{}, err
+		}
+		gone := tb.delete(name)
+		if err := t.run(ctx, gone); err != nil {
+			return struct{}{}, err
+		}
+		if gone.affected == 0 { // another's transaction came between: one only has deleted it
+			return struct{}{}, fmt.Errorf("%s %s: %w", tb.what, name, ErrNotFound)
 		}
 		return struct{}{}, db.record(ctx, t, Entry{Actor: by, Action: "delete", Kind: tb.what, Key: name, Before: before})
 	})

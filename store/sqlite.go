@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -24,7 +23,7 @@ type sqliteEngine struct {
 	pool    *sql.DB
 	reading *sql.DB
 
-	writing sync.Mutex // one writer; guards writer
+	writing chan struct{} // holds one while somebody writes; guards writer
 	writer  *sqliteConn
 	readers chan *sqliteConn
 }
@@ -71,7 +70,7 @@ func openSQLite(ctx context.Context, path string, existing bool) (*sqliteEngine,
 	if err := migrateSQLite(ctx, path, existing); err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{path: path, readers: make(chan *sqliteConn, sqliteReaders)}
+	e := &sqliteEngine{path: path, readers: make(chan *sqliteConn, sqliteReaders), writing: make(chan struct{}, 1)}
 	// FULL: a commit is on the disk when it returns, not only in the log's cache.
 	e.pool, err = sql.Open("sqlite", sqliteURL(path, "journal_mode(WAL)", "synchronous(FULL)",
 		"cache_size(-65536)", "journal_size_limit(67108864)", "wal_autocheckpoint(16384)", "temp_store(FILE)"))
@@ -124,8 +123,8 @@ func (e *sqliteEngine) close() {
 	}
 	close(e.readers)
 	e.reading.Close()
-	e.writing.Lock()
-	defer e.writing.Unlock()
+	e.writing <- struct{}{}
+	defer func() { <-e.writing }()
 	if e.writer != nil {
 		e.writer.close()
 		e.writer = nil
@@ -134,10 +133,14 @@ func (e *sqliteEngine) close() {
 }
 
 func (e *sqliteEngine) write(ctx context.Context, fn func(tx) error) error {
-	e.writing.Lock()
-	defer e.writing.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	select {
+	case e.writing <- struct{}{}:
+		defer func() { <-e.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if e.writer == nil {
 		return ErrClosed
@@ -235,8 +238,12 @@ func (e *sqliteEngine) beforeCompare(context.Context, int64) error { return nil 
 
 // settle shortens a log that a large transaction has made long.
 func (e *sqliteEngine) settle(ctx context.Context) error {
-	e.writing.Lock()
-	defer e.writing.Unlock()
+	select {
+	case e.writing <- struct{}{}:
+		defer func() { <-e.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if e.writer == nil {
 		return ErrClosed
 	}

@@ -50,6 +50,7 @@ type DB struct {
 	news   signal        // there may be new revisions
 	tell   chan struct{} // wakes the announcer; holds one
 	listen sync.Once     // starts the listener with the first Wait
+	using  sync.Map      // ids of tokens of which it is being noted that they are used
 }
 
 // Options may all be left zero.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -17,6 +18,10 @@ type Retention struct {
 	Jobs time.Duration
 	// Tokens and sessions, since they expired. Default 7 days.
 	Tokens time.Duration
+	// Drafts, since they were published. Default 30 days.
+	Drafts time.Duration
+	// Snapshots keep changes of the feed for so long at the most. Default 7 days.
+	Snapshots time.Duration
 }
 
 // Tidied is how much a Tidy removed.
@@ -27,14 +32,16 @@ type Tidied struct {
 	Changesets int64 // that were left over
 	Jobs       int64
 	Tokens     int64 // that had expired, sessions among them
+	Drafts     int64 // that were published
+	Snapshots  int64 // that two newer ones have replaced, or that were too old
 }
 
 // Tidy removes what is older than it has to be, in small transactions. One node
 // calls it once in a while; two at once do no harm.
 //
-// Ages of content are measured back from the newest revision, or from now if
-// that is earlier: a clock that jumps ahead takes nothing along unless something
-// is committed meanwhile.
+// Ages of content are measured back from the newest revision, all others from the
+// newest entry of the audit, or from now if that is earlier: a clock that jumps ahead
+// takes nothing along unless something is done meanwhile.
 func (db *DB) Tidy(ctx context.Context, keep Retention) (done Tidied, err error) {
 	if keep.Changes == 0 {
 		keep.Changes = 72 * time.Hour
@@ -47,6 +54,12 @@ func (db *DB) Tidy(ctx context.Context, keep Retention) (done Tidied, err error)
 	}
 	if keep.Tokens == 0 {
 		keep.Tokens = 7 * 24 * time.Hour
+	}
+	if keep.Drafts == 0 {
+		keep.Drafts = 30 * 24 * time.Hour
+	}
+	if keep.Snapshots == 0 {
+		keep.Snapshots = 7 * 24 * time.Hour
 	}
 	h, err := db.Head(ctx)
 	if err != nil {
@@ -61,25 +74,70 @@ func (db *DB) Tidy(ctx context.Context, keep Retention) (done Tidied, err error)
 		if newest[0].At.Before(base) {
 			base = newest[0].At
 		}
+		if done.Snapshots, err = db.tidySnapshots(ctx, h, base.Add(-keep.Snapshots)); err != nil {
+			return done, err
+		}
 		if done.Revisions, err = db.compact(ctx, h, base.Add(-keep.Changes)); err != nil {
 			return done, err
 		}
 		if done.History, err = db.forget(ctx, h, base.Add(-keep.History)); err != nil {
 			return done, err
 		}
-		if err := db.write(ctx, func(t tx) error {
-			receipts := do(`DELETE FROM receipts WHERE at < $1`, micros(base.Add(-keepReceipts)))
-			jobs := do(`DELETE FROM jobs WHERE updated < $1`, micros(base.Add(-keep.Jobs)))
-			tokens := do(`DELETE FROM tokens WHERE expires > 0 AND expires < $1`, micros(base.Add(-keep.Tokens)))
-			err := t.run(ctx, receipts, jobs, tokens)
-			done.Receipts, done.Jobs, done.Tokens = receipts.affected, jobs.affected, tokens.affected
-			return err
-		}); err != nil {
-			return done, err
-		}
+	}
+	base, err := db.lastDone(ctx)
+	if err != nil {
+		return done, err
+	}
+	if err := db.write(ctx, func(t tx) error {
+		receipts := do(`DELETE FROM receipts WHERE at < $1`, micros(base.Add(-keepReceipts)))
+		jobs := do(`DELETE FROM jobs WHERE updated < $1`, micros(base.Add(-keep.Jobs)))
+		tokens := do(`DELETE FROM tokens WHERE expires > 0 AND expires < $1`, micros(base.Add(-keep.Tokens)))
+		drafts := do(`DELETE FROM drafts WHERE state = 'published' AND updated < $1`, micros(base.Add(-keep.Drafts)))
+		err := t.run(ctx, receipts, jobs, tokens, drafts)
+		done.Receipts, done.Jobs, done.Tokens, done.Drafts = receipts.affected, jobs.affected, tokens.affected, drafts.affected
+		return err
+	}); err != nil {
+		return done, err
 	}
 	done.Changesets, err = db.tidyChangesets(ctx)
 	return done, err
+}
+
+// lastDone is when the newest entry of the audit was made, or now if that is earlier.
+// What is not content comes with an entry: tokens, logins, drafts.
+func (db *DB) lastDone(ctx context.Context) (time.Time, error) {
+	var at int64
+	var found bool
+	err := db.read(ctx, false, func(t tx) error {
+		return t.run(ctx, one(&found, []any{&at}, `SELECT at FROM audit ORDER BY seq DESC LIMIT 1`))
+	})
+	last, now := time.UnixMicro(at), db.now()
+	if now.Before(last) {
+		last = now
+	}
+	return last, err
+}
+
+// tidySnapshots forgets snapshots but the last two, and those from before a time:
+// a feed that nobody fetches snapshots of would keep its changes for ever.
+func (db *DB) tidySnapshots(ctx context.Context, h Head, before time.Time) (n int64, err error) {
+	all, err := db.Snapshots(ctx)
+	if err != nil {
+		return 0, err
+	}
+	slices.SortFunc(all, func(a, b Snapshot) int { return cmp.Compare(b.Rev, a.Rev) })
+	kept := 0
+	for _, s := range all {
+		if s.Epoch == h.Epoch && !s.At.Before(before) && kept < 2 {
+			kept++
+			continue
+		}
+		if err := db.DeleteSnapshot(ctx, s.ID); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
 }
 
 // lastBefore gives the revision before the first one that was made at or after a

@@ -233,9 +233,13 @@ func (c *Client) PutHost(ctx context.Context, h admin.HostResource, w Write) (no
 }
 
 // DeleteHost deletes a host's settings. redirects says what becomes of its
-// redirects: delete, keep, or empty if there should be none.
-func (c *Client) DeleteHost(ctx context.Context, name, redirects string, w Write) (r admin.Result, err error) {
+// redirects: delete, keep, or empty if there should be none; allowRemoving how many
+// may be deleted with it, where that is more than a tenth of a team's.
+func (c *Client) DeleteHost(ctx context.Context, name, redirects string, allowRemoving int64, w Write) (r admin.Result, err error) {
 	q := w.query()
+	if allowRemoving > 0 {
+		q.Set("allowRemoving", strconv.FormatInt(allowRemoving, 10))
+	}
 	if redirects != "" {
 		q.Set("redirects", redirects)
 	}

@@ -93,7 +93,7 @@ func newTestClient(t *testing.T) (*Client, *watched) {
 			req, err := explain.NewRequest(c, time.Now(), nil)
 			return &explain.Explanation{Request: explain.Request{URL: req.URL(), Method: req.Method}}, err
 		}}
-	token, _, err := s.Bootstrap(t.Context())
+	token, _, err := s.Bootstrap(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestClientDoesWhatTheDocumentSays(t *testing.T) {
 	if teams, err := c.Teams(ctx); err != nil || len(teams) != 1 {
 		t.Errorf("the teams are %v: %v", teams, err)
 	}
-	if _, err := c.DeleteHost(ctx, "*.a.example", "", Write{}); err != nil {
+	if _, err := c.DeleteHost(ctx, "*.a.example", "", 0, Write{}); err != nil {
 		t.Error(err)
 	}
 	ok(c.DeleteTeam(ctx, "a"))

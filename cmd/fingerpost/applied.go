@@ -91,8 +91,19 @@ func (n *node) publishFiles(publish func(label string) error) error {
 	if err := publish(label); err != nil {
 		return err
 	}
+	n.forgetSources(n.orphans, label)
 	n.orphans = nil
 	return n.writeApplied(n.labels())
+}
+
+// forgetSources has the store forget sources that nobody follows any more, whose
+// labels others may use from now on.
+func (n *node) forgetSources(labels []string, by string) {
+	for _, label := range labels {
+		if err := n.shared.db.DeleteSource(n.life, store.Actor{Who: by}, label); err != nil && !errors.Is(err, store.ErrNotFound) {
+			n.log.Warn("forget a source that is not named any more", "source", label, "err", err)
+		}
+	}
 }
 
 // adopt makes all items of the orphans those of another label.

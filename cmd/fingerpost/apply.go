@@ -5,11 +5,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -480,12 +484,55 @@ func (p *planned) show(s *session) error {
 // apply brings a plan into force, at a revision if base is one.
 func (s *session) apply(p *planned, base int64, why string) (admin.Result, error) {
 	o := p.changeset(false)
-	o.DryRun, o.Note = false, why
-	r, err := s.post(p, o, base)
-	if err != nil {
-		return r.Result, err
+	o.DryRun, o.Note, o.Key = false, why, "apply "+rand.Text()
+	return s.surely(func() (admin.Result, error) {
+		r, err := s.post(p, o, base)
+		if err != nil {
+			return r.Result, err
+		}
+		return s.finish(r, int64(len(p.content.Hosts)+len(p.content.Redirects)), inContent(p.content))
+	})
+}
+
+// A request that is not answered is repeated so often, with a pause that grows.
+const (
+	surelyTries = 8
+	surelyPause = 250 * time.Millisecond
+)
+
+// surely does what has an Idempotency-Key, again where its answer is lost: the server
+// knows what has become of it.
+func (s *session) surely(do func() (admin.Result, error)) (admin.Result, error) {
+	for try, pause := 1, surelyPause; ; pause = min(2*pause, 5*time.Second) {
+		r, err := do()
+		if err == nil || s.ctx.Err() != nil || try == surelyTries || !mayPass(err) {
+			return r, err
+		}
+		if !isUnderWay(err) {
+			try++
+			s.note("note: %s; asking what has become of it", oneLine(remoteError(err)))
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+			return r, s.ctx.Err()
+		}
 	}
-	return s.finish(r, int64(len(p.content.Hosts)+len(p.content.Redirects)), inContent(p.content))
+}
+
+// isUnderWay reports that an earlier request with the same key still goes on.
+func isUnderWay(err error) bool {
+	var p *admin.Problem
+	return errors.As(err, &p) && p.Code == "in_progress"
+}
+
+// mayPass reports whether the same request may be answered when it is repeated.
+func mayPass(err error) bool {
+	var p *admin.Problem
+	if errors.As(err, &p) {
+		return isUnderWay(err) || p.Status == http.StatusServiceUnavailable
+	}
+	return errors.As(err, new(*url.Error)) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // finish follows the job of a large changeset to its end.
@@ -507,10 +554,21 @@ func (s *session) finish(r admin.ChangesetResult, rows int64, at position) (admi
 func (s *session) follow(id string, rows int64) (admin.Job, error) {
 	bar := showProgress(id, rows, "row")
 	defer bar.end()
-	return s.WaitJob(s.ctx, id, func(j admin.Job) {
-		bar.say(j.ID + " " + j.State)
-		bar.at(j.Done)
-	})
+	for try := 1; ; try++ {
+		j, err := s.WaitJob(s.ctx, id, func(j admin.Job) {
+			bar.say(j.ID + " " + j.State)
+			bar.at(j.Done)
+			try = 1
+		})
+		if err == nil || errors.As(err, new(*admin.Problem)) || s.ctx.Err() != nil || try == surelyTries || !mayPass(err) {
+			return j, err
+		}
+		select { // the stream was cut; the job goes on
+		case <-time.After(surelyPause << try):
+		case <-s.ctx.Done():
+			return j, s.ctx.Err()
+		}
+	}
 }
 
 // How long apply --wait waits, and how often it looks.
@@ -534,7 +592,7 @@ func (s *session) waitForNodes(rev int64) error {
 			switch {
 			case n.Gone:
 				gone = append(gone, n.ID)
-			case n.Rev < rev:
+			case n.Rev < rev || n.Other:
 				behind[n.ID] = n.Rev
 			}
 		}

@@ -58,7 +58,7 @@ func TestAnEdgeThatWasAwayTooLong(t *testing.T) {
 	for i := range 20 {
 		put(fmt.Sprintf("new%d", i), "https://new.test/")
 	}
-	if _, err := control.shared.db.Tidy(t.Context(), store.Retention{Changes: time.Nanosecond}); err != nil {
+	if _, err := control.shared.db.Tidy(t.Context(), store.Retention{Changes: time.Nanosecond, Snapshots: time.Nanosecond}); err != nil {
 		t.Fatal(err)
 	}
 	head, err := control.shared.db.Head(t.Context())

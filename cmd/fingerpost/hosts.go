@@ -230,10 +230,12 @@ func readPage(file string) (string, error) {
 func hostsDelete() *cobra.Command {
 	var w client.Write
 	var redirects string
+	var allowRemoving int64
 	var yes bool
 	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a host's settings, and its redirects if that is said", Args: exactArgs(1),
 		Long: "Delete a host's settings, and its redirects if that is said. It shows what goes with the host, and asks."}
 	cmd.Flags().StringVar(&redirects, "redirects", "", "`WHAT` becomes of its redirects: delete or keep")
+	cmd.Flags().Int64Var(&allowRemoving, "allow-removing", 0, "with --yes: how many redirects may go, where that is more than a tenth of a team's")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	writeFlags(cmd, &w)
 	return remoteVerb(cmd, func(s *session, args []string) error {
@@ -246,7 +248,7 @@ func hostsDelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		n := 0
+		n := int64(0)
 		for _, err := range s.Redirects(s.ctx, client.Filter{Host: h.Name}) {
 			if err != nil {
 				return err
@@ -254,7 +256,7 @@ func hostsDelete() *cobra.Command {
 			n++
 		}
 		if n > 0 && redirects == "" {
-			return &fingerpost.Error{Code: "has_redirects", Message: fmt.Sprintf("the host %s has %s; nothing was changed", h.Name, plural(n, "redirect")),
+			return &fingerpost.Error{Code: "has_redirects", Message: fmt.Sprintf("the host %s has %s; nothing was changed", h.Name, plural64(n, "redirect")),
 				Hint: "say --redirects delete to delete them too, or --redirects keep to serve them without settings"}
 		}
 		s.note("- host %s: its settings (source %s)", h.Name, h.Source)
@@ -263,15 +265,18 @@ func hostsDelete() *cobra.Command {
 		}
 		switch {
 		case n > 0 && redirects == "delete":
-			s.note("- %s of it", plural(n, "redirect"))
+			s.note("- %s of it", plural64(n, "redirect"))
 		case n > 0:
-			s.note("  %s of it, kept and served without settings", plural(n, "redirect"))
+			s.note("  %s of it, kept and served without settings", plural64(n, "redirect"))
 		}
 		if err := s.confirm(yes, "Delete this?"); err != nil {
 			return err
 		}
-		w := w
+		w, allowed := w, allowRemoving
 		w.Rev = h.Rev // what was shown, and nothing else
-		return s.printResult(s.DeleteHost(s.ctx, h.Name, redirects, w))
+		if !yes {
+			allowed = n // somebody has said yes to so many
+		}
+		return s.printResult(s.DeleteHost(s.ctx, h.Name, redirects, allowed, w))
 	})
 }

@@ -11,12 +11,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"fingerpost/admin"
+	"fingerpost/store"
 )
 
 // place is a source elsewhere: one file at an address.
@@ -200,6 +202,8 @@ func TestRedirectsOfAFileStandWithTheTeamOfAHostOfTheAPI(t *testing.T) {
 	}
 	write("https://one.test/")
 	n := startNode(t, t.TempDir(), func(o *options) { o.redirects = []string{file} })
+	n.api("PUT", "/teams/one", map[string]string{}, nil)
+	n.api("PUT", "/teams/two", map[string]string{}, nil)
 	n.api("PUT", "/hosts/a.test", map[string]string{"team": "one"}, nil)
 	n.api("PUT", "/hosts/*.b.test", map[string]string{"team": "one"}, nil)
 	team := func(want string) {
@@ -222,4 +226,30 @@ func TestRedirectsOfAFileStandWithTheTeamOfAHostOfTheAPI(t *testing.T) {
 	write("https://three.test/")
 	n.leads("a.test", "/x", "https://three.test/")
 	team("two")
+}
+
+// A label that no node follows any more is free for others.
+func TestSourceThatIsNotNamedAnyMoreIsForgotten(t *testing.T) {
+	file, data := filepath.Join(t.TempDir(), "rules.json"), t.TempDir()
+	writeRulesFile(t, file, `{"redirects": [{"id": "x", "from": "a.test/x", "to": "https://t.test/"}]}`)
+	n := startNode(t, data, func(o *options) { o.redirects = []string{file} })
+	label := n.label(0)
+	known := func() bool {
+		t.Helper()
+		all, err := n.shared.db.Sources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(all, func(s store.Source) bool { return s.Label == label })
+	}
+	until(t, "the store knows the source", known)
+	if got := n.runAt("apply", "-f", file, "--source", label, "--yes"); got.status != exitError || !strings.Contains(got.errors, "follows the source") {
+		t.Errorf("applied besides: %+v", got)
+	}
+	n.end()
+	n = startNode(t, data, nil)
+	if known() {
+		t.Error("the store knows the source still")
+	}
+	n.must("apply", "-f", file, "--source", label, "--yes")
 }

@@ -240,11 +240,14 @@ func (s *session) applyPlan(name string, o *applyOptions) error {
 		if err := s.confirm(o.yes, "Apply this?"); err != nil {
 			return err
 		}
-		r, err := s.postDiffs(client.Changeset{Mode: string(store.Merge), Source: p.Source, Take: p.Take, AllowRemoving: allowed, Note: o.why, Key: "plan " + p.sum}, p.Revision, p.diffs, planLine(name))
-		if err == nil {
-			result, err = s.finish(r, int64(len(p.diffs)), planLine(name))
-		}
-		if err != nil {
+		changeset := client.Changeset{Mode: string(store.Merge), Source: p.Source, Take: p.Take, AllowRemoving: allowed, Note: o.why, Key: "plan " + p.sum}
+		if result, err = s.surely(func() (admin.Result, error) {
+			r, err := s.postDiffs(changeset, p.Revision, p.diffs, planLine(name))
+			if err != nil {
+				return r.Result, err
+			}
+			return s.finish(r, int64(len(p.diffs)), planLine(name))
+		}); err != nil {
 			return moved(err, p.Revision)
 		}
 		if result.Repeated {

@@ -194,7 +194,10 @@ func TestHostsAreSetShownAndDeleted(t *testing.T) {
 	if got := n.runAt("hosts", "delete", "b.test", "--redirects", "delete"); got.status != exitError || !strings.Contains(got.errors, "- 1 redirect of it") {
 		t.Errorf("delete with nobody to ask: %+v", got)
 	}
-	wants(t, "what delete prints", n.must("hosts", "delete", "b.test", "--redirects", "delete", "--yes"), "2 removed")
+	if got := n.runAt("hosts", "delete", "b.test", "--redirects", "delete", "--yes"); got.status != exitError || !strings.Contains(got.errors, "hint: if that is meant, say --allow-removing 1") {
+		t.Errorf("delete of all redirects of a team without a word: %+v", got)
+	}
+	wants(t, "what delete prints", n.must("hosts", "delete", "b.test", "--redirects", "delete", "--allow-removing", "1", "--yes"), "2 removed")
 	if got := n.runAt("hosts", "get", "b.test"); got.status != exitError || !strings.HasPrefix(got.errors, "error: ") {
 		t.Errorf("a host that is gone: %+v", got)
 	}

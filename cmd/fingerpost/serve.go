@@ -30,6 +30,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 )
 
 func serveCommand() *cobra.Command {
@@ -57,6 +58,9 @@ environment, that before the configuration file.`,
 			}
 			o.given = func(flag string) bool { return cmd.Flags().Changed(flag) }
 			o.out, o.log = cmd.OutOrStdout(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			if term.IsTerminal(int(os.Stderr.Fd())) {
+				o.terminal = cmd.ErrOrStderr()
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			// Files are watched: there is nothing to reload. And whoever reads the
@@ -112,6 +116,7 @@ type options struct {
 	maxRemoved              int64                  // 0: see allowedToGo
 	given                   func(flag string) bool // whether a flag comes before the configuration
 	out                     io.Writer              // of the access log
+	terminal                io.Writer              // where somebody reads along; nil for nobody
 	log                     *slog.Logger
 }
 
@@ -401,9 +406,7 @@ func (n *node) run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	n.watch(watching)
-	tidy := time.NewTicker(tidyEvery)
-	defer tidy.Stop()
-	go n.tidy(watching, tidy.C)
+	go n.tidy(watching, ticks(watching, tidySoon, tidyEvery))
 	go n.rejoin(watching)
 	go n.runIssuer(watching)
 	n.watchAdminTLS(watching)

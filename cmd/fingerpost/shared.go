@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"fingerpost"
@@ -35,6 +36,8 @@ type shared struct {
 	replica   *replica.Replica
 	up        replica.Upstream
 	snapshots *replica.Snapshots
+	noted     atomic.Pointer[replica.Header] // of the snapshot that the store knows of
+	name      string                         // of the node
 	log       *slog.Logger
 	setBack   seldom // noticed that the store was
 }
@@ -62,7 +65,7 @@ func (n *node) openShared(ctx context.Context) error {
 	if err := o.identify(); err != nil {
 		return err
 	}
-	n.shared = &shared{log: n.log}
+	n.shared = &shared{name: o.name, log: n.log}
 	var err error
 	if n.shared.replica, err = replica.Open(replica.Options{Dir: filepath.Join(o.data, "replica"), Log: n.log, Changed: n.tableChanged, Items: n.itemsChanged, Eager: o.control == ""}); err != nil {
 		return dataError(o.data, err)
@@ -238,7 +241,7 @@ func (n *node) newAdmin() (*admin.Server, error) {
 	a.OIDC = n.oidc()
 	a.Certificates = n.adminCertificates()
 	a.Sources, a.SourcesChanged = n.sourcesOf(), n.contents.kept.look
-	a.Snapshot = replica.SnapshotHandler(s.snapshots.Get)
+	a.Snapshot = replica.SnapshotHandler(s.snapshot)
 	return a, nil
 }
 
@@ -308,28 +311,51 @@ func (n *node) bootstrap(ctx context.Context) {
 	if n.away.Load() {
 		return // with the store
 	}
-	switch _, link, err := n.admin.Bootstrap(ctx); {
-	case err != nil:
+	token, link, err := n.admin.Bootstrap(ctx, n.o.terminal != nil && n.admin.URL != "")
+	if err != nil {
 		n.log.Error("cannot make the first token", "err", err)
-	case link != "" && n.admin.URL == "": // nobody listens for it
-		n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"))
-	case link != "":
-		n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"), "link", link)
+	}
+	if token == "" {
+		return
+	}
+	n.log.Info("first start: a token for the API is in the data folder", "file", filepath.Join(n.o.data, "admin.token"))
+	if link != "" { // for whoever looks on; a log would keep it
+		fmt.Fprintf(n.o.terminal, "\nLog in, once and within a quarter of an hour: %s\n\n", link)
 	}
 }
 
 // join makes the store's feed and snapshots what the node's own copy follows.
 func (s *shared) join(dir string, ack func(ctx context.Context, at replica.Cursor) error) {
 	s.snapshots = &replica.Snapshots{Dir: dir, Feed: s.feed(), Scan: s.scan}
-	s.up = replica.Join(s.feed(), s.snapshots.Get, ack)
+	s.up = replica.Join(s.feed(), s.snapshot, ack)
+}
+
+func (s *shared) head(ctx context.Context) (replica.Head, error) {
+	h, err := s.db.Head(ctx)
+	return feedHead(h), feedError(err)
+}
+
+// snapshot gives a snapshot for somebody to follow the feed from, and has the store
+// keep the changes behind it.
+func (s *shared) snapshot(ctx context.Context, atLeast replica.Cursor) (*replica.Snapshot, error) {
+	snapshot, err := s.snapshots.Get(ctx, atLeast)
+	if err != nil {
+		return nil, err
+	}
+	h := snapshot.Header
+	if last := s.noted.Swap(&h); last == nil || *last != h {
+		err := s.db.AddSnapshot(ctx, store.Snapshot{ID: fmt.Sprintf("%s-%s-%d", s.name, h.Epoch, h.Cursor), Epoch: h.Epoch, Rev: h.Cursor, SHA256: h.SHA256, Bytes: h.Bytes})
+		if err != nil { // whoever is too slow with it fetches another one
+			s.noted.Store(nil)
+			s.log.Warn("note a snapshot in the store", "err", err)
+		}
+	}
+	return snapshot, nil
 }
 
 func (s *shared) feed() replica.Feed {
 	return replica.Feed{
-		Head: func(ctx context.Context) (replica.Head, error) {
-			h, err := s.db.Head(ctx)
-			return feedHead(h), feedError(err)
-		},
+		Head: s.head,
 		Changes: func(ctx context.Context, after replica.Cursor, limit int) ([]replica.Revision, error) {
 			list, err := s.db.Changes(ctx, store.Cursor(after), limit)
 			revisions := make([]replica.Revision, 0, len(list))
@@ -862,8 +888,32 @@ func (n *node) current() *redirect.Table {
 	return n.table.Load()
 }
 
-// tidyEvery is how often a store is tidied, by one of its control nodes.
-const tidyEvery = time.Hour
+// tidyEvery is how often a store is tidied, by one of its control nodes, and tidySoon
+// how long after its start: one that never runs for an hour tidies, too.
+const (
+	tidyEvery = time.Hour
+	tidySoon  = time.Minute
+)
+
+// ticks come soon, and then every so often, until ctx ends.
+func ticks(ctx context.Context, soon, every time.Duration) <-chan time.Time {
+	tick := make(chan time.Time)
+	go func() {
+		for next := time.NewTimer(soon); ; next.Reset(every) {
+			select {
+			case at := <-next.C:
+				select {
+				case tick <- at:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+				next.Stop()
+				return
+			}
+		}
+	}()
+	return tick
+}
 
 // tidy removes from the store, at each tick, what is older than it has to be, until
 // ctx ends.

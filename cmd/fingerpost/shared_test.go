@@ -231,3 +231,25 @@ func TestChangesThatContradictTheContentAreRefused(t *testing.T) {
 		t.Errorf("a circle gets %d %s", resp.StatusCode, body)
 	}
 }
+
+// The link of the first start is as good as the token: it is for whoever sits at the
+// terminal, and in no log.
+func TestLinkOfTheFirstStartIsInNoLog(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		var log, screen strings.Builder
+		n := startNode(t, t.TempDir(), func(o *options) {
+			o.log = slog.New(slog.NewTextHandler(&log, nil))
+			if terminal {
+				o.terminal = &screen
+			}
+		})
+		want := n.url("admin") + "/login#fpo_" // where it listens, whichever port that is
+		n.end()
+		if strings.Contains(screen.String(), want) != terminal {
+			t.Errorf("terminal %v: the screen shows %q, want %q", terminal, screen.String(), want)
+		}
+		if strings.Contains(log.String(), "fpo_") || !strings.Contains(log.String(), "admin.token") {
+			t.Errorf("terminal %v: the log says %s", terminal, log.String())
+		}
+	}
+}

@@ -60,7 +60,7 @@ const loadPatience = 15 * time.Second
 // has. One that is down, or has something bad, is an error in the log unless there
 // is nothing else to serve.
 func (n *node) load() error {
-	// A store that is away says so once more below, and takes nothing meanwhile.
+	// With the store away nothing is applied, paused or not; keepSources asks again.
 	if err := n.readPauses(n.life); err != nil && !errors.Is(n.storeAway(err), errStoreAway) {
 		return err
 	}

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"fingerpost/replica"
 	"fingerpost/store"
 )
 
@@ -51,4 +53,34 @@ func TestOneNodeTidiesTheStoreAtEachTick(t *testing.T) {
 	if there() {
 		t.Error("a session that expired a month ago is there after a tick")
 	}
+}
+
+func TestSnapshotThatSomebodyFollowsFromIsNotedInTheStore(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	ctx := context.Background()
+	for range 2 { // the same one: it is noted once
+		s, err := n.shared.snapshot(ctx, replica.Cursor{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		all, err := n.shared.db.Snapshots(ctx)
+		if err != nil || len(all) != 1 || all[0].Rev != s.Cursor || all[0].Epoch != s.Epoch || all[0].SHA256 != s.SHA256 {
+			t.Errorf("the store knows of %+v, %v", all, err)
+		}
+	}
+}
+
+func TestTicksComeSoonAndThenEverySoOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		begin := time.Now()
+		tick := ticks(ctx, time.Minute, time.Hour)
+		for _, want := range []time.Duration{time.Minute, time.Hour + time.Minute, 2*time.Hour + time.Minute} {
+			if got := (<-tick).Sub(begin); got != want {
+				t.Errorf("a tick after %s, want %s", got, want)
+			}
+		}
+	})
 }
