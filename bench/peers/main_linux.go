@@ -42,9 +42,10 @@ type bench struct {
 	time   time.Duration // that each contestant is asked in a round
 	report bytes.Buffer
 
-	binary, load, limitBinary, caddyBinary string
+	load, limitBinary, caddyBinary string
 
 	limit, fingerpost, nginx, haproxy, caddy *peer
+	other                                    *peer // another build of Fingerpost; may be nil
 }
 
 func main() {
@@ -54,14 +55,16 @@ func main() {
 	each := flag.Duration("time", 2*time.Second, "how long a turn is")
 	results := flag.String("results", "", "put the tables of a whole run into this `FILE`, between its marks")
 	tools := flag.String("tools", "bin", "`DIR` that Caddy is built into, and found in the next time")
+	binary := flag.String("binary", "", "measure this `FILE` instead of building Fingerpost")
+	against := flag.String("against", "", "another build of Fingerpost in `FILE`, which takes part too")
 	flag.Parse()
-	if err := run(*only, *short, *rounds, *each, *results, *tools); err != nil {
+	if err := run(*only, *short, *rounds, *each, *results, *tools, *binary, *against); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(only string, short bool, rounds int, each time.Duration, results, tools string) error {
+func run(only string, short bool, rounds int, each time.Duration, results, tools, binary, against string) error {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -82,7 +85,7 @@ func run(only string, short bool, rounds int, each time.Duration, results, tools
 	if short {
 		b.rounds, b.time = 1, 300*time.Millisecond
 	}
-	if err := b.prepare(tools); err != nil {
+	if err := b.prepare(tools, binary, against); err != nil {
 		return err
 	}
 	var errs []error
@@ -98,21 +101,32 @@ func run(only string, short bool, rounds int, each time.Duration, results, tools
 
 // prepare builds the programs and finds the peers. A peer that is not to be had is
 // left out and named.
-func (b *bench) prepare(tools string) error {
+func (b *bench) prepare(tools, binary, against string) error {
 	// All that is started may have as many descriptors as is allowed.
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
 		files.Cur = files.Max
 		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files)
 	}
-	b.binary, b.load, b.limitBinary = filepath.Join(b.dir, "fingerpost"), filepath.Join(b.dir, "load"), filepath.Join(b.dir, "limit")
-	if err := lab.Build(b.ctx, b.binary); err != nil {
-		return err
+	b.load, b.limitBinary = filepath.Join(b.dir, "load"), filepath.Join(b.dir, "limit")
+	revision, _ := output(b.ctx, "git", "describe", "--tags", "--always", "--dirty")
+	if binary == "" {
+		binary = filepath.Join(b.dir, "fingerpost")
+		if err := lab.Build(b.ctx, binary); err != nil {
+			return err
+		}
+	} else {
+		revision, _ = output(b.ctx, binary, "version")
+	}
+	b.fingerpost = fingerpost("Fingerpost", binary)
+	b.fingerpost.version = revision + ", " + runtime.Version()
+	if against != "" {
+		b.other = fingerpost("other build", against)
+		b.other.version, _ = output(b.ctx, against, "version")
 	}
 	if out, err := output(b.ctx, "go", "build", "-o", b.load, "fingerpost/bench/peers/load"); err != nil {
 		return fmt.Errorf("build the generator: %w: %s", err, out)
 	}
-	b.fingerpost = &peer{name: "Fingerpost", command: fingerpostCommand, version: runtime.Version()}
 	b.limit = &peer{name: "C limit", command: limitCommand}
 	b.nginx = &peer{name: "nginx", command: nginxCommand}
 	b.haproxy = &peer{name: "HAProxy", command: haproxyCommand}
@@ -150,7 +164,11 @@ func (b *bench) prepare(tools string) error {
 
 // peers are all, in the order of the tables.
 func (b *bench) peers() []*peer {
-	return []*peer{b.limit, b.fingerpost, b.nginx, b.haproxy, b.caddy}
+	all := []*peer{b.limit, b.fingerpost, b.nginx, b.haproxy, b.caddy}
+	if b.other != nil {
+		all = append(all, b.other)
+	}
+	return all
 }
 
 func (b *bench) printf(format string, args ...any) { fmt.Fprintf(&b.report, format, args...) }
@@ -168,17 +186,13 @@ func (b *bench) conditions() {
 		}
 	}
 	kernel, _ := output(b.ctx, "uname", "-sr")
-	revision, _ := output(b.ctx, "git", "describe", "--tags", "--always", "--dirty")
 	b.printf("%s, %s, %d cores, %s. Load average at the start: %s (2 is two busy cores, ours among them: over that, others worked here too, and the figures are rough).\n\n",
 		time.Now().UTC().Format("2006-01-02 15:04 UTC"), model, runtime.NumCPU(), kernel, loadAverage())
 	b.printf("%d rounds of %v for each server.\n\n| | version |\n|---|---|\n", b.rounds, b.time)
 	for _, p := range b.peers() {
 		version := p.version
-		switch {
-		case p.missing != nil:
+		if p.missing != nil {
 			version = "takes no part: " + lab.Trim(p.missing.Error())
-		case p == b.fingerpost:
-			version = revision + ", " + version
 		}
 		b.printf("| %s | %s |\n", p.name, version)
 	}

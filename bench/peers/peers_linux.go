@@ -120,11 +120,20 @@ func (b *bench) once(name string, fn func(*bufio.Writer)) (file string, err erro
 	return file, writeLines(file, fn)
 }
 
+// fingerpost is a build of it.
+func fingerpost(name, binary string) *peer {
+	return &peer{name: name, command: func(b *bench, s setting, dir string, port int) (command, error) {
+		c, err := fingerpostCommand(b, s, dir, port)
+		c.args = append([]string{binary}, c.args...)
+		return c, err
+	}}
+}
+
 func fingerpostCommand(b *bench, s setting, dir string, port int) (command, error) {
 	var config strings.Builder
 	listen := `http: "0.0.0.0:` + strconv.Itoa(port) + `", https: ""`
 	// One thread is the event loop's; another lets what else there is to do go on.
-	c := command{args: []string{b.binary, "serve", "--config", "fingerpost.yaml"}, env: []string{"GOMAXPROCS=2"}}
+	c := command{args: []string{"serve", "--config", "fingerpost.yaml"}, env: []string{"GOMAXPROCS=2"}}
 	if s.certs > 0 {
 		certs, err := b.certificates(s.certs)
 		if err != nil {

@@ -36,7 +36,13 @@ func (b *bench) workloads() []workload {
 		million, many, most = 2000, 50, 100
 	}
 	everyone := b.peers()
-	servers := everyone[1:]
+	servers := everyone[1:] // with more than the limit has
+	without := func(left ...*peer) []*peer {
+		return slices.DeleteFunc(slices.Clone(everyone), func(p *peer) bool { return slices.Contains(left, p) })
+	}
+	deferring := without(b.caddy)
+	hybrid := without(b.limit, b.nginx, b.haproxy) // OpenSSL has it from 3.5 on
+	own := without(b.limit, b.nginx, b.haproxy, b.caddy)
 	fresh := []string{"-close"}
 	handshake := []string{"-tls", "-close"}
 	w4 := setting{rules: 1, certs: 1, hangUp: true}
@@ -45,11 +51,11 @@ func (b *bench) workloads() []workload {
 		{name: "W1 log", what: "W1 with access logs", setting: setting{rules: 1, log: true}, conns: 64, peers: servers},
 		{name: "W2", what: "plain keep-alive, 1,000,000 rules", setting: setting{rules: million}, conns: 64, peers: everyone, goals: []goal{{b.limit, 1.20}, {b.nginx, 0.75}}},
 		{name: "W3", what: "a new connection for each request", setting: setting{rules: 1, hangUp: true}, args: fresh, conns: 64, peers: everyone},
-		{name: "W3 deferred", what: "W3, accepted when the request is there", setting: setting{rules: 1, hangUp: true, deferred: true}, args: fresh, conns: 64, peers: everyone[:4], goals: []goal{{b.nginx, 0.95}}},
+		{name: "W3 deferred", what: "W3, accepted when the request is there", setting: setting{rules: 1, hangUp: true, deferred: true}, args: fresh, conns: 64, peers: deferring, goals: []goal{{b.nginx, 0.95}}},
 		{name: "W4", what: "TLS 1.3 handshake and 1 request", setting: w4, args: handshake, conns: 32, peers: everyone, goals: []goal{{b.nginx, 0.70}}},
 		{name: "W4k", what: "W4, 10,000 certificates by server name", setting: setting{rules: 1, certs: many, hangUp: true}, args: handshake, conns: 32, peers: servers, own: &w4, ownArgs: handshake, goals: []goal{{b.nginx, 0.72}, {nil, 1.05}}},
-		{name: "W4k 100,000", what: "W4, 100,000 certificates", setting: setting{rules: 1, certs: most, hangUp: true}, args: handshake, conns: 32, peers: servers[:1], own: &w4, ownArgs: handshake, goals: []goal{{nil, 1.05}}},
-		{name: "W4q", what: "W4 with X25519MLKEM768", setting: w4, args: append(slices.Clone(handshake), "-hybrid"), conns: 32, peers: []*peer{b.fingerpost, b.caddy}, own: &w4, ownArgs: handshake, goals: []goal{{nil, 1.40}}},
+		{name: "W4k 100,000", what: "W4, 100,000 certificates", setting: setting{rules: 1, certs: most, hangUp: true}, args: handshake, conns: 32, peers: own, own: &w4, ownArgs: handshake, goals: []goal{{nil, 1.05}}},
+		{name: "W4q", what: "W4 with X25519MLKEM768", setting: w4, args: append(slices.Clone(handshake), "-hybrid"), conns: 32, peers: hybrid, own: &w4, ownArgs: handshake, goals: []goal{{nil, 1.40}}},
 		{name: "W5", what: "HTTPS keep-alive, HTTP/1.1", setting: setting{rules: 1, certs: 1}, args: []string{"-tls"}, conns: 64, peers: everyone, goals: []goal{{b.limit, 1.10}, {b.nginx, 0.85}}},
 		{name: "W6", what: "TLS 1.3 resumption and 1 request", setting: w4, args: append(slices.Clone(handshake), "-resume"), conns: 32, peers: everyone, goals: []goal{{b.nginx, 0.72}}},
 	}
@@ -100,7 +106,11 @@ func (b *bench) measureWorkloads() error {
 	}
 	if rows.Len() > 0 {
 		b.printf("Server CPU for each request in µs, with that of others in parentheses where Fingerpost is 1; the last columns are Fingerpost in that of others, medians of the rounds' ratios.\n\n")
-		b.printf("| workload | C limit | Fingerpost | nginx | HAProxy | Caddy | of limit | of nginx | of own W4 | to reach | holds |\n|---|---|---|---|---|---|---|---|---|---|---|\n%s\n", rows.String())
+		b.printf("| workload")
+		for _, p := range b.peers() {
+			b.printf(" | %s", p.name)
+		}
+		b.printf(" | of limit | of nginx | of own W4 | to reach | holds |\n|%s\n%s\n", strings.Repeat("---|", len(b.peers())+6), rows.String())
 		b.printf("Whether a server was at its limit: its share of its core, the rate, what a request cost the generator in µs, and ms to an answer (p50 / p99).\n\n")
 		b.printf("| workload | server | µs | requests/s | of its core | generator µs | ms |\n|---|---|---|---|---|---|---|\n%s\n", details.String())
 	}
