@@ -150,8 +150,12 @@ func fingerpostCommand(b *bench, s setting, dir string, port int) (command, erro
 	fmt.Fprintf(&config, "listen: {%s, admin: \"\"}\nlog: {access: %q}\n", listen, access)
 	switch {
 	case s.rules > 1:
-		data, err := b.copyOf(s.rules)
+		made, err := b.copyOf(s.rules)
 		if err != nil {
+			return c, err
+		}
+		data := filepath.Join(dir, "data") // of one process
+		if err := os.CopyFS(data, os.DirFS(made)); err != nil {
 			return c, err
 		}
 		c.args = append(c.args, "--data", data, "--role", "edge", "--control", "http://127.0.0.1:1", "--token", "none")

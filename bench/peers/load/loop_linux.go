@@ -52,6 +52,7 @@ type conn struct {
 const (
 	readSize  = 64 << 10
 	addresses = 100 // 127.0.0.1 and on: ports of a client last longer
+	dialing   = 32  // idle connections that are made at once: a server's queue is short
 	sampled   = 16  // one answer in so many has its Location checked
 )
 
@@ -74,15 +75,18 @@ func (l *loop) run() (*result, error) {
 		if err := l.dial(new(conn)); err != nil {
 			return nil, err
 		}
-		if l.idle { // in turn: a server's queue is shorter than all of them
-			for l.active > 0 {
-				if err := l.wait(); err != nil {
-					return nil, err
-				}
+		for l.idle && l.active >= dialing {
+			if err := l.wait(); err != nil {
+				return nil, err
 			}
 		}
 	}
 	if l.idle {
+		for l.active > 0 {
+			if err := l.wait(); err != nil {
+				return nil, err
+			}
+		}
 		fmt.Println("begin")
 		return &l.result, nil
 	}
