@@ -14,6 +14,7 @@ import (
 
 type options struct {
 	port, conns                      int
+	addresses                        int // 127.0.0.1 and on: ports of a client last longer
 	warm, time                       time.Duration
 	close, tls, resume, hybrid, idle bool
 	targets                          []target
@@ -50,10 +51,9 @@ type conn struct {
 }
 
 const (
-	readSize  = 64 << 10
-	addresses = 100 // 127.0.0.1 and on: ports of a client last longer
-	dialing   = 32  // idle connections that are made at once: a server's queue is short
-	sampled   = 16  // one answer in so many has its Location checked
+	readSize = 64 << 10
+	dialing  = 32 // idle connections that are made at once: a server's queue is short
+	sampled  = 16 // one answer in so many has its Location checked
 )
 
 func newLoop(o options) (*loop, error) {
@@ -180,7 +180,7 @@ func (l *loop) dial(c *conn) error {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	*c = conn{fd: fd, in: c.in[:0], ticket: c.ticket, begin: l.now}
 	l.dialed++
-	addr := unix.SockaddrInet4{Port: l.port, Addr: [4]byte{127, 0, 0, byte(1 + l.dialed%addresses)}}
+	addr := unix.SockaddrInet4{Port: l.port, Addr: [4]byte{127, 0, 0, byte(1 + l.dialed%l.addresses)}}
 	if err := unix.Connect(fd, &addr); err != nil && err != unix.EINPROGRESS {
 		return fmt.Errorf("connect: %w", err)
 	}

@@ -53,7 +53,7 @@ func main() {
 	flag.BoolVar(&o.hybrid, "hybrid", false, "agree on keys by X25519MLKEM768 instead of X25519")
 	flag.BoolVar(&o.idle, "idle", false, "one request on each connection, then hold them open until standard input ends")
 	flag.Parse()
-	o.port = *port
+	o.port, o.addresses = *port, 100
 	r, err := run(o, *file)
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(r)
