@@ -56,6 +56,11 @@ bench: ## what is promised and what is measured, as a table (ten minutes); BENCH
 	tools/install.sh test
 	$(GO) run ./bench $(BENCHFLAGS)
 
+.PHONY: bench-peers
+bench-peers: ## beside nginx, HAProxy and Caddy on the same core, into bench/RESULTS.md (a quarter of an hour)
+	tools/install.sh peers
+	$(GO) run ./bench/peers -results bench/RESULTS.md $(BENCHFLAGS)
+
 .PHONY: bench-go
 bench-go: ## the benchmarks of the packages; BENCH=REGEXP chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 30m ./...

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"fingerpost/bench/lab"
 	"fingerpost/internal/testpg"
-	"fingerpost/replica"
 )
 
 const (
@@ -94,7 +93,7 @@ func (b *bench) edits() (rows []row, err error) {
 			r := row{"edit → effect on an edge, " + engine, "p50 < 5 ms, p99 < 50 ms", effect.String(),
 				fmt.Sprintf("%d edits; the API had answered after %s", host.edits, answered)}
 			if host.redirects > 1 {
-				r.name, r.goal = "    on a host of "+thousands(float64(host.redirects))+" redirects", ""
+				r.name, r.goal = "    on a host of "+lab.Thousands(float64(host.redirects))+" redirects", ""
 			}
 			rows = append(rows, r)
 		}
@@ -179,11 +178,11 @@ func (b *bench) bursts() (rows []row, err error) {
 			}
 		}
 		behind := time.Since(begin)
-		what := fmt.Sprintf("%s changes → %d edges, %s, ", thousands(float64(changes)), edges, name)
+		what := fmt.Sprintf("%s changes → %d edges, %s, ", lab.Thousands(float64(changes)), edges, name)
 		rows = append(rows,
-			row{what + "in 10 requests", "2 s", short(many.median()), fmt.Sprintf("median of %d, from the first byte sent; the last answer of the API came after %s", runs, short(manyWritten.median()))},
-			row{what + "in 1 request", "2 s", short(one.median()), fmt.Sprintf("median of %d; staged after %s, then checked and published", runs, short(oneWritten.median()))},
-			row{"    " + thousands(float64(each)) + " requests of one each", "2 s", short(behind) + " behind", fmt.Sprintf("after the last answer; %s writes/s from 32 clients", thousands(float64(each)/writes.Seconds()))})
+			row{what + "in 10 requests", "2 s", lab.Short(many.median()), fmt.Sprintf("median of %d, from the first byte sent; the last answer of the API came after %s", runs, lab.Short(manyWritten.median()))},
+			row{what + "in 1 request", "2 s", lab.Short(one.median()), fmt.Sprintf("median of %d; staged after %s, then checked and published", runs, lab.Short(oneWritten.median()))},
+			row{"    " + lab.Thousands(float64(each)) + " requests of one each", "2 s", lab.Short(behind) + " behind", fmt.Sprintf("after the last answer; %s writes/s from 32 clients", lab.Thousands(float64(each)/writes.Seconds()))})
 		return nil
 	})
 	return rows, err
@@ -241,7 +240,7 @@ func (b *bench) starts() (rows []row, err error) {
 			return rows, err
 		}
 		begin := time.Now()
-		file, err := writeCopy(b.ctx, filepath.Join(dir, "replica"), size.redirects)
+		file, err := lab.WriteCopy(b.ctx, filepath.Join(dir, "replica"), size.redirects)
 		if err != nil {
 			return rows, err
 		}
@@ -250,7 +249,7 @@ func (b *bench) starts() (rows []row, err error) {
 		if err != nil {
 			return rows, err
 		}
-		host, last := hostName(size.redirects-1), size.redirects-1
+		host, last := lab.Host(size.redirects-1), size.redirects-1
 		var cold, warm, answer sample
 		for run := range 10 {
 			if run%2 == 0 { // the file is not in memory
@@ -262,11 +261,11 @@ func (b *bench) starts() (rows []row, err error) {
 			if err != nil {
 				return rows, err
 			}
-			got, err := n.leads(host, fmt.Sprintf("/campaign/%d/item-%d", 2000+last%25, last))
+			got, err := n.leads(host, lab.Path(last))
 			first := time.Since(n.said.begin)
 			n.stop()
-			if err != nil || got != itemTarget(last) {
-				return rows, fmt.Errorf("it leads to %q, want %q (%v)", got, itemTarget(last), err)
+			if err != nil || got != lab.Target(last) {
+				return rows, fmt.Errorf("it leads to %q, want %q (%v)", got, lab.Target(last), err)
 			}
 			if run%2 == 0 {
 				cold = append(cold, n.readyAfter)
@@ -275,43 +274,11 @@ func (b *bench) starts() (rows []row, err error) {
 			}
 		}
 		os.RemoveAll(dir)
-		name := "start of an edge with " + thousands(float64(size.redirects)) + " redirects, to ready"
-		rows = append(rows, row{name, short(size.goal), short(warm.median()),
-			fmt.Sprintf("median of %d; first answer %s; file not in memory: %s; %s MB, written in %s", len(warm), short(answer.median()), short(cold.median()), thousands(float64(info.Size()>>20)), short(made))})
+		name := "start of an edge with " + lab.Thousands(float64(size.redirects)) + " redirects, to ready"
+		rows = append(rows, row{name, lab.Short(size.goal), lab.Short(warm.median()),
+			fmt.Sprintf("median of %d; first answer %s; file not in memory: %s; %s MB, written in %s", len(warm), lab.Short(answer.median()), lab.Short(cold.median()), lab.Thousands(float64(info.Size()>>20)), lab.Short(made))})
 	}
 	return rows, nil
-}
-
-func hostName(i int) string   { return fmt.Sprintf("www.brand-%08d.example", i/10) }
-func itemTarget(i int) string { return fmt.Sprintf("https://shop.example.com/products/item-%d", i) }
-
-// writeCopy makes a node's own copy of n redirects, ten for each host.
-func writeCopy(ctx context.Context, dir string, n int) (file string, err error) {
-	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	head := replica.Head{Epoch: "bench", Rev: 1}
-	s := replica.Snapshots{Dir: dir,
-		Feed: replica.Feed{Head: func(context.Context) (replica.Head, error) { return head, nil }},
-		Scan: func(context.Context) (replica.Content, error) {
-			return replica.Content{Cursor: replica.Cursor{Epoch: "bench", Rev: 1}, Items: func(yield func(*replica.Item, error) bool) {
-				for i := range n {
-					it := replica.Item{Kind: replica.KindRedirect, Key: fmt.Sprintf("%s/item-%08d", hostName(i), i), Source: "git:config", Team: "marketing", Since: since, Rev: 1,
-						Value: fmt.Appendf(nil, `{"from":"%s/campaign/%d/item-%d","to":"%s"}`, hostName(i), 2000+i%25, i, itemTarget(i))}
-					if !yield(&it, ctx.Err()) {
-						return
-					}
-				}
-			}}, nil
-		}}
-	snapshot, err := s.Get(ctx, replica.Cursor{})
-	if err != nil {
-		return "", err
-	}
-	defer snapshot.Close()
-	files, err := filepath.Glob(filepath.Join(dir, "snapshot-*"))
-	if err != nil || len(files) != 1 {
-		return "", fmt.Errorf("files %v: %v", files, err)
-	}
-	return files[0], nil
 }
 
 // imports runs the store's own benchmark and reads its figures.
@@ -343,18 +310,18 @@ func (b *bench) imports() (rows []row, err error) {
 			}
 		}
 		values := map[string]float64{}
-		for _, m := range figure.FindAllStringSubmatch(trim(in.Text()), -1) {
+		for _, m := range figure.FindAllStringSubmatch(lab.Trim(in.Text()), -1) {
 			values[m[2]], _ = strconv.ParseFloat(m[1], 64) // the expression takes numbers only
 		}
 		engine, order, _ := strings.Cut(name, "/")
 		goal := map[string]string{"sqlite": "30,000/s", "postgres": "60,000/s"}[engine]
 		rates[name] = values["redirects/s"]
-		note := fmt.Sprintf("%s, %s read/s, cleaned up in %.1f s", strings.ReplaceAll(order, "-", " "), thousands(values["scanned/s"]), values["s-cleanup"])
+		note := fmt.Sprintf("%s, %s read/s, cleaned up in %.1f s", strings.ReplaceAll(order, "-", " "), lab.Thousands(values["scanned/s"]), values["s-cleanup"])
 		if other := rates[map[bool]string{true: engine + "/by-host", false: "sqlite/by-host"}[order == "shuffled"]]; other > 0 && name != "sqlite/by-host" {
 			note = fmt.Sprintf("%.2f × %s; ", rates[name]/other, map[bool]string{true: "by host", false: "SQLite"}[order == "shuffled"]) + note
 		}
 		rows = append(rows,
-			row{"import of 1,000,000 redirects, " + name, goal, thousands(values["redirects/s"]) + "/s", note},
+			row{"import of 1,000,000 redirects, " + name, goal, lab.Thousands(values["redirects/s"]) + "/s", note},
 			row{"    its memory above start", "200 MB", fmt.Sprintf("%.0f MB", values["MB-above-start"]), "resident"})
 	}
 	if err := cmd.Wait(); err != nil {

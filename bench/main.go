@@ -16,16 +16,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"fingerpost/bench/lab"
 )
 
 // row is one line of the table.
@@ -72,11 +72,8 @@ func run(only string, short bool) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{ctx: ctx, dir: dir, binary: filepath.Join(dir, "fingerpost"), short: short}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.binary, "fingerpost/cmd/fingerpost")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the program: %w", err)
+	if err := lab.Build(ctx, b.binary); err != nil {
+		return err
 	}
 	var rows []row
 	var errs []error
@@ -122,26 +119,5 @@ func (s sample) median() time.Duration { return s.at(50) }
 
 // of tells p50 and p99.
 func (s sample) String() string {
-	return fmt.Sprintf("p50 %s, p99 %s", short(s.at(50)), short(s.at(99)))
+	return fmt.Sprintf("p50 %s, p99 %s", lab.Short(s.at(50)), lab.Short(s.at(99)))
 }
-
-// short writes a duration with three digits.
-func short(d time.Duration) string {
-	switch {
-	case d >= 10*time.Second:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d >= time.Second:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	}
-	return fmt.Sprintf("%.3g ms", float64(d.Microseconds())/1000)
-}
-
-func thousands(n float64) string {
-	text := fmt.Sprintf("%.0f", n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
-}
-
-func trim(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"fingerpost/bench/lab"
 )
 
 // node is a running `fingerpost serve`.
@@ -52,15 +53,6 @@ func (s *said) String() string {
 	return s.text.String()
 }
 
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
 // serve starts a node and waits until it is ready. No name for a folder: a new one.
 func (b *bench) serve(dir string, args ...string) (n *node, err error) {
 	n = &node{dir: dir, exited: make(chan struct{})}
@@ -69,10 +61,10 @@ func (b *bench) serve(dir string, args ...string) (n *node, err error) {
 			return nil, err
 		}
 	}
-	if n.http, err = freeAddr(); err != nil {
+	if n.http, err = lab.FreeAddr(); err != nil {
 		return nil, err
 	}
-	if n.admin, err = freeAddr(); err != nil {
+	if n.admin, err = lab.FreeAddr(); err != nil {
 		return nil, err
 	}
 	n.said = &said{ready: make(chan struct{}), begin: time.Now()}
@@ -142,7 +134,7 @@ func (n *node) ask(method, path, media string, body []byte) ([]byte, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode/100 != 2 {
-		err = fmt.Errorf("%s %s: %s %s", method, path, resp.Status, trim(string(text)))
+		err = fmt.Errorf("%s %s: %s %s", method, path, resp.Status, lab.Trim(string(text)))
 	}
 	return text, err
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the named uses need, and only those that are
-# missing. Usage: tools/install.sh [build] [test] [race]
+# missing. Usage: tools/install.sh [build] [test] [race] [peers]
 set -euo pipefail
 
 missing=()
@@ -32,7 +32,15 @@ for use in "$@"; do
       need gcc gcc
       need libc6-dev /usr/include/stdlib.h
       ;;
-    *) echo "error: unknown use $use (build, test or race)" >&2; exit 2 ;;
+    peers) # what bench/peers measures beside, and builds its limit from
+      need gcc gcc
+      need haproxy haproxy
+      need libc6-dev /usr/include/stdlib.h
+      need libssl-dev /usr/include/openssl/ssl.h
+      need nginx nginx
+      need util-linux taskset
+      ;;
+    *) echo "error: unknown use $use (build, test, race or peers)" >&2; exit 2 ;;
   esac
 done
 
@@ -64,3 +72,11 @@ if [ -n "$no_main_cluster" ]; then
 fi
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null >&2
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null >&2
+# bench/peers runs servers by itself; as services they would only be in its way.
+if [ -d /run/systemd/system ]; then
+  for package in nginx haproxy; do
+    case " ${missing[*]} " in
+      *" $package "*) "${as_root[@]}" systemctl disable --now "$package" >&2 ;;
+    esac
+  done
+fi

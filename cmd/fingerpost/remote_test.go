@@ -184,7 +184,7 @@ func TestHostsAreSetShownAndDeleted(t *testing.T) {
 	n.leads("b.test", "/", "https://one.test/")
 	wants(t, "the host", n.must("hosts", "get", "b.test"), "name: b.test\n", "to: https://one.test/\n", "status: 302\n")
 	wants(t, "the list", n.must("hosts", "list"), "NAME", "a.test", "b.test", "https://one.test/")
-	wants(t, "the CSV", n.must("hosts", "list", "-o", "csv"), "name,to,status,https,certificate,team,source,rev\n", "b.test,https://one.test/,302,allow-all,,,api,")
+	wants(t, "the CSV", n.must("hosts", "list", "-o", "csv"), "name,to,status,https,certificate,team,source,rev\n", "b.test,https://one.test/,302,allow-all,\"waiting: there is no certificate for it, and no CA is set up\",,api,")
 	n.must("hosts", "set", "b.test", "--status", "301")
 	wants(t, "the changed host", n.must("hosts", "get", "b.test"), "to: https://one.test/\n", "status: 301\n")
 	n.must("redirects", "set", "b.test/x", "--to", "https://x.test/")
