@@ -398,7 +398,10 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	peer := &client{addr: addrPort(c.RemoteAddr()), conn: c}
 	t := tls.Server(c, config)
 	t.SetDeadline(time.Now().Add(f.limits.Header))
-	if err := t.Handshake(); err != nil {
+	f.handshakes.begin(c)
+	err := t.Handshake()
+	f.handshakes.end(c)
+	if err != nil {
 		f.s.Metrics.HandshakeError()
 		f.log.Debug("TLS handshake failed", "from", peer.addr, "err", err)
 		f.close(c, peer)

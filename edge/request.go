@@ -35,8 +35,8 @@ func received(r *http.Request) incoming {
 	return in
 }
 
-// checkHTTP2 is what net/http leaves to us of a request over HTTP/2.
-func (f *front) checkHTTP2(r *http.Request) (refusal int) {
+// checkMultiplexed is what is left to us of a request over HTTP/2 and 3.
+func (f *front) checkMultiplexed(r *http.Request) (refusal int) {
 	switch {
 	case r.ProtoMajor < 2:
 		return 0 // h1 has
@@ -96,6 +96,11 @@ func (f *front) read(in *incoming, x *exchange) (refusal int) {
 	q.Header = in.header
 	q.Addr = in.remote.Unmap().WithZone("")
 	q.Covered = f.s.Covered
+	if f.altSvc != nil && (q.Port == f.port || q.Port == "" && f.port == "443") {
+		// Who came by another port knows us by that of a mapping in front of us,
+		// and ours may lead nowhere.
+		x.altSvc = f.altSvc
+	}
 	if !f.https && q.Port == f.port && f.port != "80" {
 		// The visitor came to our own port, so our own https port is the one to
 		// go to. Any other port is a mapping's in front of us, which hides ours.

@@ -101,9 +101,13 @@ func start(t *testing.T, table *redirect.Table, change func(*Server), certificat
 		return l
 	}
 	plain, secure := listen(), listen()
+	quic, err := net.ListenPacket("udp", secure.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.http, s.https = plain.Addr().String(), secure.Addr().String()
-	s.httpsPort.Store(new(port(secure))) // ServeTLS does so too, but a goroutine later
-	go func() { s.exitTLS <- s.ServeTLS(secure) }()
+	s.httpsPort.Store(new(port(secure.Addr()))) // ServeTLS does so too, but a goroutine later
+	go func() { s.exitTLS <- s.ServeTLS(secure, quic) }()
 	go func() { s.exitPlain <- s.ServePlain(plain) }()
 	t.Cleanup(func() {
 		s.shutdown()
