@@ -66,6 +66,7 @@ type Server struct {
 	Access  *telemetry.AccessLog
 	Log     *slog.Logger // default slog.Default()
 	Limits  Limits
+	Proxy   Proxy // of every listener
 
 	// Loops is how many event loops serve plain TCP on Linux; 0 stands for one a
 	// core, less for none: a goroutine for each connection, as elsewhere.
@@ -133,7 +134,7 @@ func (s *Server) ServePlain(l net.Listener) error {
 	f := s.newFront(false, l.Addr())
 	f.server.Protocols.SetUnencryptedHTTP2(true)
 	return s.serve(f, l, func() error {
-		if s.Loops >= 0 {
+		if s.Loops >= 0 && s.Proxy.Mode == "" {
 			if served, err := f.serveLoops(l); served || err != nil {
 				return err
 			}

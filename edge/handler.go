@@ -138,7 +138,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := f.now().Sub(start)
 	f.s.Metrics.Request(proto(r), f.https, x.answer.Status, took)
 	if f.s.Access.Wants() {
-		f.record(x, &telemetry.Access{Time: start, Remote: r.RemoteAddr, Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
+		f.record(x, &telemetry.Access{Time: start, Remote: remote(in.remote), Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
 			Duration: took, Bytes: sent, UserAgent: r.Header.Get("User-Agent"), Referer: r.Header.Get("Referer")})
 	}
 }

@@ -22,7 +22,7 @@ type incoming struct {
 	http10         bool
 	multiplexed    bool // HTTP/2 and later: a target in origin-form is all there is
 	header         redirect.Header
-	remote         netip.Addr
+	remote         netip.AddrPort
 	serverName     string // of the connection, "" for none
 }
 
@@ -30,7 +30,7 @@ type incoming struct {
 func received(r *http.Request) incoming {
 	in := incoming{method: r.Method, target: r.RequestURI, host: r.Host, http10: !r.ProtoAtLeast(1, 1), multiplexed: r.ProtoMajor >= 2, header: r.Header, serverName: serverName(r)}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		in.remote = peer.Addr()
+		in.remote = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 	}
 	return in
 }
@@ -94,7 +94,7 @@ func (f *front) read(in *incoming, x *exchange) (refusal int) {
 	q.HTTPS = f.https
 	q.HTTP10 = in.http10
 	q.Header = in.header
-	q.Addr = in.remote.Unmap().WithZone("")
+	q.Addr = in.remote.Addr().WithZone("")
 	q.Covered = f.s.Covered
 	if f.altSvc != nil && (q.Port == f.port || q.Port == "" && f.port == "443") {
 		// Who came by another port knows us by that of a mapping in front of us,
