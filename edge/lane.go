@@ -159,7 +159,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		}
 		began := n > 0 // the head, in an earlier read: its time runs already
 		n += got
-		used, answered, keep := 0, 0, true
+		used, answered, keep, more := 0, 0, true, false
 		b.out = b.out[:0]
 		v := h1.Incomplete
 		for used < n && keep {
@@ -168,6 +168,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 				break
 			}
 			b.out, keep = f.respond(b.out, f.tally, &b.head, v, x, peer, at)
+			more = mayGoOn(&b.head, v)
 			answered++
 			used += b.head.Size
 			b.head.Reset()
@@ -183,7 +184,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			f.tally.Took(time.Since(now), answered)
 		}
 		switch {
-		case !keep && v == h1.Bad:
+		case !keep && more:
 			f.linger(c, peer)
 			return
 		case !keep:
@@ -237,6 +238,10 @@ func (f *front) close(c net.Conn, peer *client) {
 // what the client still sends does not make the system throw the answer away
 // (RFC 9112 9.6).
 const lingerFor = 500 * time.Millisecond
+
+// mayGoOn reports whether a client may send more than h, though its connection is
+// to end: it does not know yet.
+func mayGoOn(h *h1.Head, v h1.Verdict) bool { return v == h1.Bad || h.KeepAlive }
 
 func (f *front) linger(c net.Conn, peer *client) {
 	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
