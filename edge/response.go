@@ -177,10 +177,12 @@ func appendPage(b []byte, a *redirect.Answer) []byte {
 	b = append(b, "</h1>\n"...)
 	if len(a.Location) > 0 {
 		b = append(b, "<p><a href=\""...)
+		at := len(b)
 		b = appendHTML(b, a.Location)
+		escaped := b[at:]
 		b = append(b, "\">"...)
 		if len(a.Location) <= maxLinkText {
-			b = appendHTML(b, a.Location)
+			b = append(b, escaped...)
 		} else {
 			b = append(b, "continue"...)
 		}
