@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the named uses need, and only those that are
-# missing. Usage: tools/install.sh [build] [test] [race]
+# missing. Usage: tools/install.sh [build] [test] [conformance] [race]
 set -euo pipefail
 
 missing=()
@@ -28,11 +28,16 @@ for use in "$@"; do
       fi
       need util-linux setpriv
       ;;
+    conformance)
+      need bind9-dnsutils dig # testssl.sh looks names up with it
+      need sslscan sslscan
+      need testssl.sh testssl
+      ;;
     race) # the race detector links with C
       need gcc gcc
       need libc6-dev /usr/include/stdlib.h
       ;;
-    *) echo "error: unknown use $use (build, test or race)" >&2; exit 2 ;;
+    *) echo "error: unknown use $use (build, test, conformance or race)" >&2; exit 2 ;;
   esac
 done
 
