@@ -47,6 +47,11 @@ race: ## all tests under the race detector
 	tools/install.sh test race
 	CGO_ENABLED=1 $(GO) test -race ./...
 
+.PHONY: conformance
+conformance: ## h2spec against HTTP/2, sslscan and testssl.sh against https (five minutes)
+	tools/install.sh test conformance
+	$(GO) test -count=1 -tags conformance -run Conformance -v ./e2e
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	tools/fuzz.sh $(FUZZTIME)

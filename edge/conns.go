@@ -98,3 +98,32 @@ func (c *conns) closeAll() {
 		conn.Close()
 	}
 }
+
+// handshakes are those under way on one listener.
+type handshakes struct {
+	max int
+
+	mu   sync.Mutex // guards what follows
+	open map[net.Conn]struct{}
+}
+
+// begin counts c in. If there are too many it ends another: whichever, since those
+// that take long are most of them.
+func (h *handshakes) begin(c net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.open) >= h.max {
+		for other := range h.open {
+			delete(h.open, other)
+			other.Close() // its goroutine finds out
+			break
+		}
+	}
+	h.open[c] = struct{}{}
+}
+
+func (h *handshakes) end(c net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.open, c)
+}

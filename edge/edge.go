@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,7 @@ type Server struct {
 	Access  *telemetry.AccessLog
 	Log     *slog.Logger // default slog.Default()
 	Limits  Limits
+	Proxy   Proxy // of every listener
 
 	// Loops is how many event loops serve plain TCP on Linux; 0 stands for one a
 	// core, less for none: a goroutine for each connection, as elsewhere.
@@ -94,12 +96,16 @@ type Limits struct {
 	Header  time.Duration // for the handshake, and for the head of a request to arrive; default 10 s
 	Request time.Duration // for a whole request to arrive, and again for its answer to leave; default 30 s
 	Idle    time.Duration // between two requests; default 60 s
-	Streams int           // at once on one HTTP/2 connection; default 250
+	Streams int           // at once on one HTTP/2 or HTTP/3 connection; default 250
 	Conns   int           // open at once on one listener, over which new ones wait; default 100,000
+	// Handshakes is how many are under way at once on one listener. Over it, one of
+	// those gives way to the next: any of them, so that clients who open many and
+	// finish none mostly lose their own. Default 4,000.
+	Handshakes int
 }
 
 func (l Limits) withDefaults() Limits {
-	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250, Conns: 100_000}
+	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250, Conns: 100_000, Handshakes: 4_000}
 	set(&d.URL, l.URL)
 	set(&d.Head, l.Head)
 	set(&d.Body, l.Body)
@@ -108,6 +114,7 @@ func (l Limits) withDefaults() Limits {
 	set(&d.Idle, l.Idle)
 	set(&d.Streams, l.Streams)
 	set(&d.Conns, l.Conns)
+	set(&d.Handshakes, l.Handshakes)
 	return d
 }
 
@@ -124,10 +131,10 @@ const netHTTPHead = 64 << 10
 // ServePlain answers HTTP/1.0, 1.1 and, for clients that begin with it, HTTP/2
 // on l until Shutdown, and closes l. The error is nil after Shutdown.
 func (s *Server) ServePlain(l net.Listener) error {
-	f := s.newFront(false, l)
+	f := s.newFront(false, l.Addr())
 	f.server.Protocols.SetUnencryptedHTTP2(true)
 	return s.serve(f, l, func() error {
-		if s.Loops >= 0 {
+		if s.Loops >= 0 && s.Proxy.Mode == "" {
 			if served, err := f.serveLoops(l); served || err != nil {
 				return err
 			}
@@ -136,29 +143,54 @@ func (s *Server) ServePlain(l net.Listener) error {
 	})
 }
 
-// ServeTLS is ServePlain over TLS 1.2 or 1.3 with HTTP/2 by ALPN.
-func (s *Server) ServeTLS(l net.Listener) error {
-	p := port(l)
+// ServeTLS is ServePlain over TLS 1.2 or 1.3 with HTTP/2 by ALPN. On quic, which is
+// a UDP socket of the same port, or nil, it answers HTTP/3 too, and tells visitors
+// of it.
+func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
+	p := port(l.Addr())
 	s.httpsPort.Store(&p)
-	f := s.newFront(true, l)
+	f := s.newFront(true, l.Addr())
 	f.server.Protocols.SetHTTP2(true)
-	config := s.tlsConfig(f)
-	return s.serve(f, l, func() error {
+	// A client that offers http/1.0 alone would be refused (RFC 7301 3.2). It is
+	// served as one that offers nothing.
+	config := s.tlsConfig(f, tls.VersionTLS12, "h2", "http/1.1", "http/1.0")
+	var failed chan error
+	if quic != nil {
+		f.altSvc = newAltSvc(p)
+		failed = make(chan error, 1)
+		go func() {
+			err := s.serveQUIC(quic)
+			if err != nil {
+				l.Close() // the error is what ServeTLS returns
+			}
+			failed <- err
+		}()
+	}
+	err := s.serve(f, l, func() error {
 		return f.accept(l, func(c net.Conn) { f.serveTLSConn(c, config) })
 	})
+	if failed != nil {
+		if err != nil {
+			quic.Close()
+		}
+		if quicErr := <-failed; quicErr != nil {
+			err = quicErr
+		}
+	}
+	return err
 }
 
 // tlsConfig chooses among the configurations of a listener: net/http copies what
 // it is given, and session tickets need one to change keys in.
-func (s *Server) tlsConfig(f *front) *tls.Config {
+func (s *Server) tlsConfig(f *front, version uint16, protos ...string) *tls.Config {
 	visitors := &tls.Config{
 		// CurvePreferences stay nil: the default has the post-quantum hybrid first.
-		MinVersion:     tls.VersionTLS12,
+		MinVersion:     version,
+		CipherSuites:   cipherSuites,
 		GetCertificate: s.Certificate,
-		// A client that offers http/1.0 alone would be refused (RFC 7301 3.2). It
-		// is served as one that offers nothing.
-		NextProtos: []string{"h2", "http/1.1", "http/1.0"},
+		NextProtos:     protos,
 	}
+	bindTickets(visitors)
 	var hour atomic.Int64 // that the keys are of
 	choose := func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if s.ChallengeCertificate != nil && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeTLS {
@@ -177,8 +209,41 @@ func (s *Server) tlsConfig(f *front) *tls.Config {
 		hour.Store(now.Unix() / 3600)
 		visitors.SetSessionTicketKeys(s.TicketKeys(now))
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: visitors.NextProtos, GetCertificate: s.Certificate, GetConfigForClient: choose}
+	return &tls.Config{MinVersion: version, NextProtos: protos, GetCertificate: s.Certificate, GetConfigForClient: choose}
 }
+
+// cipherSuites are those of TLS 1.2 that seal what they encrypt (RFC 9325 4.2). What
+// the standard library has beside them is for clients from before 2014.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// bindTickets makes a session ticket good for the server name only that it was
+// given for. crypto/tls would resume the session of one host for any other (RFC
+// 8446 4.6.1 leaves it open), without showing that host's certificate; hosts belong
+// to people who need not trust each other.
+func bindTickets(c *tls.Config) {
+	c.WrapSession = func(cs tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+		session.Extra = append(session.Extra, []byte(ticketName+strings.ToLower(cs.ServerName)))
+		return c.EncryptTicket(cs, session)
+	}
+	c.UnwrapSession = func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		session, err := c.DecryptTicket(identity, cs)
+		if session == nil || err != nil {
+			return nil, err
+		}
+		name := ticketName + strings.ToLower(cs.ServerName)
+		if !slices.ContainsFunc(session.Extra, func(b []byte) bool { return string(b) == name }) {
+			return nil, nil // a full handshake
+		}
+		return session, nil
+	}
+}
+
+// ticketName marks the server name in a session ticket.
+const ticketName = "fingerpost sni "
 
 // acmeTLS is the protocol of a handshake by which a CA asks (RFC 8737 4).
 const acmeTLS = "acme-tls/1"
@@ -196,10 +261,11 @@ func (s *Server) challengeConfig(host string) (*tls.Config, error) {
 }
 
 // newFront makes what serves one listener.
-func (s *Server) newFront(https bool, l net.Listener) *front {
+func (s *Server) newFront(https bool, addr net.Addr) *front {
 	limits := s.Limits.withDefaults()
-	f := &front{s: s, https: https, port: port(l), limits: limits, log: s.Log, now: s.Now, tally: s.Metrics.NewTally(),
-		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(l.Addr()), drained: make(chan struct{})}
+	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, tally: s.Metrics.NewTally(),
+		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(addr), drained: make(chan struct{}),
+		handshakes: handshakes{max: limits.Handshakes, open: map[net.Conn]struct{}{}}}
 	if f.log == nil {
 		f.log = slog.Default()
 	}
@@ -219,6 +285,7 @@ func (s *Server) newFront(https bool, l net.Listener) *front {
 		ErrorLog:                     log.New(&httpLog{f.log, s.Metrics}, "", 0),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: limits.Streams,
+			MaxReadFrameSize:     16 << 10, // as RFC 9113 6.5.2 begins with: nothing large is read
 			// Bodies are not read here: what a client may send unasked is memory.
 			MaxReceiveBufferPerConnection: 64 << 10,
 			MaxReceiveBufferPerStream:     64 << 10,
@@ -236,23 +303,28 @@ func (s *Server) newFront(https bool, l net.Listener) *front {
 		},
 	}
 	f.server.Protocols.SetHTTP1(true)
+	f.finish, f.cut = f.server.Shutdown, func() { f.server.Close() }
 	return f
 }
 
 // serve runs a listener until it fails or Shutdown begins.
 func (s *Server) serve(f *front, l net.Listener, run func() error) error {
-	s.mu.Lock()
-	closed := s.closed
-	if !closed {
-		s.fronts = append(s.fronts, f)
-	}
-	s.mu.Unlock()
-	if closed {
+	if !s.enter(f) {
 		return l.Close()
 	}
 	f.onDrain(func() { l.Close() })
 	go f.server.Serve(f.handedOver) // until Shutdown
 	return run()
+}
+
+// enter makes f part of what Shutdown ends; false once it has begun.
+func (s *Server) enter(f *front) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.fronts = append(s.fronts, f)
+	}
+	return !s.closed
 }
 
 // Shutdown stops listening, finishes the requests under way and closes every
@@ -273,9 +345,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// port is the port that l is bound to.
-func port(l net.Listener) string {
-	if a, ok := l.Addr().(*net.TCPAddr); ok {
+// port is that of an address, "" if it has none.
+func port(a net.Addr) string {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return strconv.Itoa(a.Port)
+	case *net.UDPAddr:
 		return strconv.Itoa(a.Port)
 	}
 	return ""

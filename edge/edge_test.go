@@ -565,7 +565,7 @@ func benchmarkHandler(b *testing.B, s *Server) {
 		b.Fatal(err)
 	}
 	defer l.Close()
-	f := s.newFront(false, l)
+	f := s.newFront(false, l.Addr())
 	r := httptest.NewRequest("GET", "/old/page?utm_source=x", nil)
 	r.Host, r.RemoteAddr = "a.example", "192.0.2.1:5555"
 	r.Header = http.Header{

@@ -23,10 +23,14 @@ type front struct {
 	now    func() time.Time
 	tally  *telemetry.Tally
 	dated  atomic.Pointer[dated]
+	altSvc *altSvc // nil without HTTP/3
 
 	conns      *conns
+	handshakes handshakes
 	server     *http.Server
-	handedOver *handovers // to server
+	handedOver *handovers                  // to server
+	finish     func(context.Context) error // ends what is not in a lane, gently
+	cut        func()                      // and at once
 
 	draining atomic.Bool
 	drained  chan struct{} // closed when draining begins
@@ -67,7 +71,7 @@ func (f *front) shutdown(ctx context.Context) error {
 		close(f.drained)
 	}
 	f.conns.interrupt()
-	err := f.server.Shutdown(ctx)
+	err := f.finish(ctx)
 	empty := make(chan struct{})
 	go func() {
 		f.conns.until(func() bool { return f.conns.count.Load() == 0 })
@@ -86,7 +90,7 @@ func (f *front) shutdown(ctx context.Context) error {
 			fn()
 		}
 		f.mu.Unlock()
-		f.server.Close()
+		f.cut()
 		f.conns.closeAll()
 	}
 	return err
@@ -98,20 +102,21 @@ type exchange struct {
 	req    redirect.Request
 	answer redirect.Answer
 	body   []byte
-	proof  string // what a CA is answered, instead of answer's page
+	proof  string  // what a CA is answered, instead of answer's page
+	altSvc *altSvc // nil if the visitor is not to be told
 }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-// ServeHTTP is the way of a request that net/http has read: over HTTP/2, or one
-// that a lane has handed over. The other way is [front.respond].
+// ServeHTTP is the way of a request that net/http or quic-go has read: over HTTP/2
+// or 3, or one that a lane has handed over. The other way is [front.respond].
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := f.now()
 	x := exchanges.Get().(*exchange)
 	defer x.release()
 
 	in := received(r)
-	refusal := f.checkHTTP2(r)
+	refusal := f.checkMultiplexed(r)
 	if refusal == 0 {
 		refusal = f.read(&in, x)
 	}
@@ -125,7 +130,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			// enough that the client sees the answer before the connection ends.
 			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
 		}
-	case refusal == 0 && r.ContentLength != 0:
+	case r.ProtoMajor == 2 && refusal == 0 && r.ContentLength != 0:
 		f.readPast(w, r)
 	}
 	sent := x.send(w, r)
@@ -133,7 +138,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := f.now().Sub(start)
 	f.s.Metrics.Request(proto(r), f.https, x.answer.Status, took)
 	if f.s.Access.Wants() {
-		f.record(x, &telemetry.Access{Time: start, Remote: r.RemoteAddr, Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
+		f.record(x, &telemetry.Access{Time: start, Remote: remote(in.remote), Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
 			Duration: took, Bytes: sent, UserAgent: r.Header.Get("User-Agent"), Referer: r.Header.Get("Referer")})
 	}
 }
@@ -187,7 +192,7 @@ func (x *exchange) release() {
 // forget drops what points to a request.
 func (x *exchange) forget() {
 	x.req = redirect.Request{}
-	x.proof = ""
+	x.proof, x.altSvc = "", nil
 }
 
 const bodyGrace = 500 * time.Millisecond
@@ -214,7 +219,9 @@ func (f *front) readPast(w http.ResponseWriter, r *http.Request) {
 
 func proto(r *http.Request) telemetry.Proto {
 	switch {
-	case r.ProtoMajor >= 2:
+	case r.ProtoMajor >= 3:
+		return telemetry.HTTP3
+	case r.ProtoMajor == 2:
 		return telemetry.HTTP2
 	case r.ProtoAtLeast(1, 1):
 		return telemetry.HTTP11

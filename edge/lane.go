@@ -32,7 +32,7 @@ func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Ver
 	refusal := h.Status
 	keep = v == h1.Redirectable && h.KeepAlive && !f.draining.Load()
 	if v == h1.Redirectable {
-		in := incoming{method: h.Method, target: h.Target, host: h.Host, http10: h.HTTP10, header: h, remote: c.addr.Addr(), serverName: c.serverName}
+		in := incoming{method: h.Method, target: h.Target, host: h.Host, http10: h.HTTP10, header: h, remote: c.addr, serverName: c.serverName}
 		if refusal = f.read(&in, x); refusal == http.StatusBadRequest {
 			keep = false // where the head is not what we expect, neither need be what follows it
 		}
@@ -45,7 +45,7 @@ func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Ver
 	}
 	tally.Request(proto, f.https, x.answer.Status)
 	if f.s.Access.Wants() {
-		f.record(x, &telemetry.Access{Time: now, Remote: c.addr.String(), Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
+		f.record(x, &telemetry.Access{Time: now, Remote: remote(c.addr), Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
 			Duration: f.now().Sub(now), Bytes: sent, UserAgent: h.Value("User-Agent"), Referer: h.Value("Referer")})
 	}
 	x.forget()
@@ -60,9 +60,17 @@ func (f *front) tooSlow(h *h1.Head) {
 
 // client is who is at the other end of a connection.
 type client struct {
-	addr       netip.AddrPort
-	serverName string   // of its handshake
-	conn       net.Conn // as it was accepted; nil in an event loop
+	addr       netip.AddrPort // not valid for a UNIX socket
+	serverName string         // of its handshake
+	conn       net.Conn       // as it was accepted; nil in an event loop
+}
+
+// remote is an address as logs have it.
+func remote(addr netip.AddrPort) string {
+	if !addr.IsValid() {
+		return "unix"
+	}
+	return addr.String()
 }
 
 // date is the Date field of responses at a time (RFC 9110 6.6.1), as a line.
@@ -151,7 +159,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		}
 		began := n > 0 // the head, in an earlier read: its time runs already
 		n += got
-		used, answered, keep := 0, 0, true
+		used, answered, keep, more := 0, 0, true, false
 		b.out = b.out[:0]
 		v := h1.Incomplete
 		for used < n && keep {
@@ -160,6 +168,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 				break
 			}
 			b.out, keep = f.respond(b.out, f.tally, &b.head, v, x, peer, at)
+			more = mayGoOn(&b.head, v)
 			answered++
 			used += b.head.Size
 			b.head.Reset()
@@ -175,7 +184,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			f.tally.Took(time.Since(now), answered)
 		}
 		switch {
-		case !keep && v == h1.Bad:
+		case !keep && more:
 			f.linger(c, peer)
 			return
 		case !keep:
@@ -229,6 +238,10 @@ func (f *front) close(c net.Conn, peer *client) {
 // what the client still sends does not make the system throw the answer away
 // (RFC 9112 9.6).
 const lingerFor = 500 * time.Millisecond
+
+// mayGoOn reports whether a client may send more than h, though its connection is
+// to end: it does not know yet.
+func mayGoOn(h *h1.Head, v h1.Verdict) bool { return v == h1.Bad || h.KeepAlive }
 
 func (f *front) linger(c net.Conn, peer *client) {
 	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
@@ -389,16 +402,29 @@ func (f *front) accept(l net.Listener, serve func(net.Conn)) error {
 
 // servePlainConn is one connection of the goroutine form of the plain lane.
 func (f *front) servePlainConn(c net.Conn) {
-	f.serveConn(c, &client{addr: addrPort(c.RemoteAddr()), conn: c})
+	conn, peer, ok := f.meet(c)
+	if !ok {
+		f.close(c, peer)
+		return
+	}
+	f.serveConn(conn, peer)
 }
 
 // serveTLSConn is one connection of the TLS lane: the handshake, then HTTP/1 here
 // or HTTP/2 in net/http, as the client chose by ALPN.
 func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
-	peer := &client{addr: addrPort(c.RemoteAddr()), conn: c}
-	t := tls.Server(c, config)
+	f.handshakes.begin(c)
+	conn, peer, ok := f.meet(c)
+	if !ok {
+		f.handshakes.end(c)
+		f.close(c, peer)
+		return
+	}
+	t := tls.Server(conn, config)
 	t.SetDeadline(time.Now().Add(f.limits.Header))
-	if err := t.Handshake(); err != nil {
+	err := t.Handshake()
+	f.handshakes.end(c)
+	if err != nil {
 		f.s.Metrics.HandshakeError()
 		f.log.Debug("TLS handshake failed", "from", peer.addr, "err", err)
 		f.close(c, peer)
@@ -421,7 +447,8 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 
 func addrPort(a net.Addr) netip.AddrPort {
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort()
+		at := tcp.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	}
 	return netip.AddrPort{}
 }

@@ -66,6 +66,7 @@ type socket struct {
 	state    socketState
 	began    bool // the deadline is that of a whole head
 	hangUp   bool // once out is sent
+	linger   bool // and then read past what comes
 }
 
 type socketState uint8
@@ -407,7 +408,7 @@ func (l *loop) ready(s *socket) {
 func (l *loop) answer(s *socket, b []byte) {
 	f := l.f
 	l.peer.addr = s.addr
-	used, answered, keep := 0, 0, true
+	used, answered, keep, more := 0, 0, true, false
 	l.out = l.out[:0]
 	v := h1.Incomplete
 	l.head.Reset()
@@ -418,6 +419,7 @@ func (l *loop) answer(s *socket, b []byte) {
 			break
 		}
 		l.out, keep = f.respond(l.out, l.tally, &l.head, v, l.x, &l.peer, l.now)
+		more = mayGoOn(&l.head, v)
 		answered++
 		used += l.head.Size
 		l.head.Reset()
@@ -425,7 +427,7 @@ func (l *loop) answer(s *socket, b []byte) {
 	}
 	scanned := l.head.Scanned
 	l.head.Reset()
-	s.hangUp = !keep
+	s.hangUp, s.linger = !keep, more
 
 	rest := b[used:]
 	sent := l.send(s, l.out)
@@ -439,7 +441,7 @@ func (l *loop) answer(s *socket, b []byte) {
 		s.deadline = l.second + seconds(f.limits.Request)
 		l.become(s, writing)
 	case !keep:
-		l.hangUp(s, v)
+		l.hangUp(s)
 	case v == h1.HandOver:
 		l.handOver(s, rest)
 	case v != h1.Incomplete && len(rest) > 0: // so many answers that they were sent in between
@@ -501,7 +503,7 @@ func (l *loop) flush(s *socket) {
 	case sent < len(s.out):
 		s.out = append(s.out[:0], s.out[sent:]...)
 	case s.hangUp:
-		l.hangUp(s, h1.Bad)
+		l.hangUp(s)
 	default:
 		s.out = nil
 		l.become(s, reading)
@@ -515,8 +517,8 @@ func (l *loop) flush(s *socket) {
 
 // hangUp ends a connection after its last answer. Where the client may be sending
 // still, closing at once could make it lose the answer (RFC 9112 9.6).
-func (l *loop) hangUp(s *socket, v h1.Verdict) {
-	if v != h1.Bad {
+func (l *loop) hangUp(s *socket) {
+	if !s.linger {
 		l.close(s)
 		return
 	}

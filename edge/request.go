@@ -22,7 +22,7 @@ type incoming struct {
 	http10         bool
 	multiplexed    bool // HTTP/2 and later: a target in origin-form is all there is
 	header         redirect.Header
-	remote         netip.Addr
+	remote         netip.AddrPort
 	serverName     string // of the connection, "" for none
 }
 
@@ -30,13 +30,13 @@ type incoming struct {
 func received(r *http.Request) incoming {
 	in := incoming{method: r.Method, target: r.RequestURI, host: r.Host, http10: !r.ProtoAtLeast(1, 1), multiplexed: r.ProtoMajor >= 2, header: r.Header, serverName: serverName(r)}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		in.remote = peer.Addr()
+		in.remote = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 	}
 	return in
 }
 
-// checkHTTP2 is what net/http leaves to us of a request over HTTP/2.
-func (f *front) checkHTTP2(r *http.Request) (refusal int) {
+// checkMultiplexed is what is left to us of a request over HTTP/2 and 3.
+func (f *front) checkMultiplexed(r *http.Request) (refusal int) {
 	switch {
 	case r.ProtoMajor < 2:
 		return 0 // h1 has
@@ -94,8 +94,13 @@ func (f *front) read(in *incoming, x *exchange) (refusal int) {
 	q.HTTPS = f.https
 	q.HTTP10 = in.http10
 	q.Header = in.header
-	q.Addr = in.remote.Unmap().WithZone("")
+	q.Addr = in.remote.Addr().WithZone("")
 	q.Covered = f.s.Covered
+	if f.altSvc != nil && (q.Port == f.port || q.Port == "" && f.port == "443") {
+		// Who came by another port knows us by that of a mapping in front of us,
+		// and ours may lead nowhere.
+		x.altSvc = f.altSvc
+	}
 	if !f.https && q.Port == f.port && f.port != "80" {
 		// The visitor came to our own port, so our own https port is the one to
 		// go to. Any other port is a mapping's in front of us, which hides ours.

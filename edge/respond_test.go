@@ -3,6 +3,7 @@ package edge
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,34 +13,60 @@ import (
 	"fingerpost/telemetry"
 )
 
-// BenchmarkRespond is what a loop does for one request beside the system's part.
+var respondCases = []struct {
+	name  string
+	https bool
+	host  fingerpost.Host
+}{
+	{"http", false, fingerpost.Host{Name: "a.example"}},
+	{"https with HSTS and Alt-Svc", true, fingerpost.Host{Name: "a.example", HSTS: &fingerpost.HSTS{MaxAge: 63072000, IncludeSubDomains: true}}},
+}
+
+// responder is what a lane does for a request beside system calls: read its head,
+// look up, write the answer.
+func responder(t testing.TB, https bool, host fingerpost.Host) func() (answer []byte) {
+	table := compile(t, []fingerpost.Host{host}, []fingerpost.Redirect{{From: "a.example/old/page", To: "https://to.example/new/page"}})
+	s := &Server{Metrics: telemetry.NewMetrics("test"), Table: func() *redirect.Table { return table }}
+	f := s.newFront(https, &net.TCPAddr{Port: 443})
+	if https {
+		f.altSvc = newAltSvc(f.port)
+	}
+	request := []byte("GET /old/page?utm_source=x HTTP/1.1\r\nHost: a.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
+		"Accept: text/html,*/*;q=0.8\r\nAccept-Language: nb,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nConnection: keep-alive\r\nSec-Fetch-Mode: navigate\r\n\r\n")
+	var h h1.Head
+	x := new(exchange)
+	peer := &client{addr: netip.MustParseAddrPort("192.0.2.1:5555"), serverName: "a.example"}
+	out := make([]byte, 0, 4096)
+	now := time.Now()
+	limits := f.headLimits()
+	return func() []byte {
+		v := h.Read(request, limits)
+		out, _ = f.respond(out[:0], f.tally, &h, v, x, peer, now)
+		h.Reset()
+		return out
+	}
+}
+
 func BenchmarkRespond(b *testing.B) {
-	for _, bm := range []struct{ name, head string }{
-		{"short", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"},
-		{"browser", "GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
-			"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n" +
-			"Connection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: none\r\n\r\n"},
-	} {
-		b.Run(bm.name, func(b *testing.B) {
-			table := compile(b, nil, []fingerpost.Redirect{{ID: "r1", From: "h/", To: "https://www.example.com/"}})
-			s := &Server{Metrics: telemetry.NewMetrics("test"), Table: func() *redirect.Table { return table }}
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer l.Close()
-			f := s.newFront(false, l)
-			text, limits := []byte(bm.head), f.headLimits()
-			h, x, out := new(h1.Head), new(exchange), make([]byte, 0, 4096)
-			c := &client{addr: netip.MustParseAddrPort("192.0.2.1:5555")}
-			now := time.Now()
+	for _, bb := range respondCases {
+		b.Run(bb.name, func(b *testing.B) {
+			respond := responder(b, bb.https, bb.host)
 			b.ReportAllocs()
 			for b.Loop() {
-				h.Reset()
-				v := h.Read(text, limits)
-				out, _ = f.respond(out[:0], f.tally, h, v, x, c, now)
+				respond()
 			}
-			b.ReportMetric(float64(len(out)), "bytes")
 		})
+	}
+}
+
+func TestARedirectAllocatesNothing(t *testing.T) {
+	for _, tt := range respondCases {
+		respond := responder(t, tt.https, tt.host)
+		if got := string(respond()); !strings.HasPrefix(got, "HTTP/1.1 301") || strings.Contains(got, "Alt-Svc: h3=\":443\"; ma=86400\r\n") != tt.https {
+			t.Fatalf("%s", got)
+		}
+		if n := testing.AllocsPerRun(1000, func() { respond() }); n > 0 {
+			t.Errorf("%s: %v allocations", tt.name, n)
+		}
 	}
 }

@@ -20,6 +20,18 @@ var (
 	allowValue   = []string{"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
 )
 
+// altSvc tells a visitor that HTTP/3 is to be had at a port of the same host (RFC
+// 7838), as a field's value and as its line.
+type altSvc struct {
+	value []string
+	line  string
+}
+
+func newAltSvc(port string) *altSvc {
+	value := `h3=":` + port + `"; ma=86400`
+	return &altSvc{[]string{value}, "Alt-Svc: " + value + "\r\n"}
+}
+
 // refuse makes status the answer, to a request that the table is not asked
 // about.
 func (x *exchange) refuse(status int) {
@@ -31,6 +43,9 @@ func (x *exchange) refuse(status int) {
 // send renders x.answer and gives the size of the body sent.
 func (x *exchange) send(w http.ResponseWriter, r *http.Request) (sent int) {
 	a := &x.answer
+	if x.altSvc != nil {
+		w.Header()["Alt-Svc"] = x.altSvc.value
+	}
 	if a.Status == noContent {
 		w.WriteHeader(noContent)
 		return 0
@@ -98,6 +113,9 @@ func (x *exchange) appendResponse(dst []byte, date string, head, http10, keepAli
 	a := &x.answer
 	dst = h1.AppendStatus(dst, http10, a.Status)
 	dst = append(dst, date...)
+	if x.altSvc != nil {
+		dst = append(dst, x.altSvc.line...)
+	}
 	if a.Status == noContent {
 		return h1.AppendEnd(h1.AppendConnection(dst, http10, keepAlive)), 0
 	}
@@ -159,10 +177,12 @@ func appendPage(b []byte, a *redirect.Answer) []byte {
 	b = append(b, "</h1>\n"...)
 	if len(a.Location) > 0 {
 		b = append(b, "<p><a href=\""...)
+		at := len(b)
 		b = appendHTML(b, a.Location)
+		escaped := b[at:]
 		b = append(b, "\">"...)
 		if len(a.Location) <= maxLinkText {
-			b = appendHTML(b, a.Location)
+			b = append(b, escaped...)
 		} else {
 			b = append(b, "continue"...)
 		}

@@ -29,7 +29,7 @@ var ca = testca.New()
 // site is a server on two sockets, with what a test wants to look at.
 type site struct {
 	*Server
-	t         *testing.T
+	t         testing.TB
 	http      string // address of the plain listener
 	https     string
 	access    *buffer
@@ -67,7 +67,7 @@ func compile(t testing.TB, hosts []fingerpost.Host, redirects []fingerpost.Redir
 
 // start serves a table with one certificate for each list of names, the default
 // one first.
-func start(t *testing.T, table *redirect.Table, change func(*Server), certificates ...[]string) *site {
+func start(t testing.TB, table *redirect.Table, change func(*Server), certificates ...[]string) *site {
 	t.Helper()
 	dir := t.TempDir()
 	for i, names := range certificates {
@@ -101,9 +101,13 @@ func start(t *testing.T, table *redirect.Table, change func(*Server), certificat
 		return l
 	}
 	plain, secure := listen(), listen()
+	quic, err := net.ListenPacket("udp", secure.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.http, s.https = plain.Addr().String(), secure.Addr().String()
-	s.httpsPort.Store(new(port(secure))) // ServeTLS does so too, but a goroutine later
-	go func() { s.exitTLS <- s.ServeTLS(secure) }()
+	s.httpsPort.Store(new(port(secure.Addr()))) // ServeTLS does so too, but a goroutine later
+	go func() { s.exitTLS <- s.ServeTLS(secure, quic) }()
 	go func() { s.exitPlain <- s.ServePlain(plain) }()
 	t.Cleanup(func() {
 		s.shutdown()

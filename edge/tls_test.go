@@ -165,11 +165,11 @@ func plainFront(t *testing.T, s *site) *front {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return s.newFront(false, l)
+	return s.newFront(false, l.Addr())
 }
 
 func refusal(f *front, r *http.Request) int {
-	if status := f.checkHTTP2(r); status != 0 {
+	if status := f.checkMultiplexed(r); status != 0 {
 		return status
 	}
 	in := received(r)

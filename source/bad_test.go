@@ -269,8 +269,8 @@ certificates: ./certs
 store: mysql://x
 region: 
 listenn: 5
-`, `fingerpost.yaml:1:16: listen.http "80" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
-fingerpost.yaml:1:29: listen.https ":x" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
+`, `fingerpost.yaml:1:16: listen.http "80" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off; unix:FILE is a UNIX socket)
+fingerpost.yaml:1:29: listen.https ":x" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off; unix:FILE is a UNIX socket)
 fingerpost.yaml:1:40: listen.dns ":53x" is not an address to listen on (write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off)
 fingerpost.yaml:1:55: listen.admin must be text, not the number 9090 (put it in quotes: "9090")
 fingerpost.yaml:2:13: "192.0.2.1:80" is not an IP address (write the number itself, as in 192.0.2.10, without a port)

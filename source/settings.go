@@ -40,14 +40,22 @@ type Settings struct {
 }
 
 // Listen are the addresses of the listeners, host:port: nil where the file does
-// not say, "" for a listener that is switched off.
+// not say, "" or none for a listener that is switched off.
 type Listen struct {
-	HTTP  *string `json:"http"`
-	HTTPS *string `json:"https"`
-	Admin *string `json:"admin"`
-	DNS   *string `json:"dns"`
+	HTTP  []string `json:"-"` // also unix: with an absolute path
+	HTTPS []string `json:"-"`
+	HTTP3 string   `json:"http3"` // "on", "off", or empty where the file does not say
+	Admin *string  `json:"admin"`
+	DNS   *string  `json:"dns"`
 
 	AdminTLS AdminTLS `json:"-"`
+	Proxy    Proxy    `json:"-"`
+}
+
+// Proxy says whose PROXY headers are read. The zero value: nobody's.
+type Proxy struct {
+	Mode string // use, require or ignore
+	From []netip.Prefix
 }
 
 // AdminTLS says which certificate the admin listener has. The zero value is none:
@@ -72,18 +80,22 @@ type Log struct {
 	Sample int    `json:"sample"` // one request in Sample is logged; at least 1
 }
 
-// Limits are durations above zero, or zero where the file does not say.
+// Limits are above zero, or zero where the file does not say.
 type Limits struct {
 	HeaderTimeout   time.Duration `json:"headerTimeout"`   // from the first byte of a request's head to its last
 	IdleTimeout     time.Duration `json:"idleTimeout"`     // between two requests of a connection
 	ShutdownTimeout time.Duration `json:"shutdownTimeout"` // for the requests at hand when the node stops
+	Handshakes      int           `json:"handshakes"`      // under way at once on one listener
 }
 
 // nodeKeys are the keys of a configuration file that are not content.
 type nodeKeys struct {
 	Listen struct {
 		Listen
+		HTTP     *node `json:"http"`
+		HTTPS    *node `json:"https"`
 		AdminTLS *node `json:"adminTLS"`
+		Proxy    *node `json:"proxyProtocol"`
 	} `json:"listen"`
 	Addresses    []string `json:"addresses"`
 	Region       string   `json:"region"`
@@ -129,15 +141,22 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	for _, l := range []struct {
 		field string
 		addr  *string
-	}{{"listen.http", keys.Listen.HTTP}, {"listen.https", keys.Listen.HTTPS}, {"listen.admin", keys.Listen.Admin}, {"listen.dns", keys.Listen.DNS}} {
-		if l.addr == nil || *l.addr == "" {
-			continue
-		}
-		_, port, err := net.SplitHostPort(*l.addr)
-		if n, portErr := strconv.Atoi(port); err != nil || portErr != nil || n < 0 || n > 65535 {
-			bad(l.field, l.field+" "+quote(*l.addr)+" is not an address to listen on", `write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off`)
+	}{{"listen.admin", keys.Listen.Admin}, {"listen.dns", keys.Listen.DNS}} {
+		if l.addr != nil && *l.addr != "" && !isListenAddress(*l.addr) {
+			bad(l.field, l.field+" "+quote(*l.addr)+" is not an address to listen on", listenHint)
 		}
 	}
+	keys.Listen.Listen.HTTP = f.addresses(keys.Listen.HTTP, "listen.http")
+	keys.Listen.Listen.HTTPS = f.addresses(keys.Listen.HTTPS, "listen.https")
+	switch keys.Listen.HTTP3 {
+	case "", "on", "off":
+	default:
+		bad("listen.http3", "listen.http3 "+quote(keys.Listen.HTTP3)+" is unknown", "one of on, off")
+	}
+	if at, given := root.find("limits.handshakes"); given && keys.Limits.Handshakes < 1 && at.kind == kindNumber {
+		bad("limits.handshakes", "limits.handshakes must be 1 or more", "how many TLS handshakes may be under way at once; 4000 by default")
+	}
+	keys.Listen.Listen.Proxy = f.proxy(keys.Listen.Proxy)
 	if list, _ := root.find("addresses"); list.kind == kindList {
 		for i, s := range keys.Addresses {
 			if _, err := netip.ParseAddr(s); err != nil && list.items[i].kind == kindText {
@@ -206,6 +225,85 @@ func IsNodeName(s string) bool {
 	return s != "" && len(s) <= 100
 }
 
+const listenHint = `write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off`
+
+func isListenAddress(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	n, portErr := strconv.Atoi(port)
+	return err == nil && portErr == nil && n >= 0 && n <= 65535
+}
+
+// addresses decodes one address, or a list of them.
+func (f *reader) addresses(n *node, field string) []string {
+	if n == nil {
+		return nil
+	}
+	items := []node{*n}
+	switch {
+	case n.kind == kindList:
+		items = n.items
+	case n.kind == kindText && n.text == "":
+		return []string{}
+	}
+	addrs := []string{} // not nil: the file says so
+	for i := range items {
+		at := &items[i]
+		path, unix := strings.CutPrefix(at.text, "unix:")
+		switch {
+		case at.kind != kindText:
+			f.wrong(at, field, "text", `as in ":80" or [":80", "unix:/run/fingerpost/http.sock"]`)
+		case unix && path != "":
+			addrs = append(addrs, "unix:"+f.absolute(path))
+		case !isListenAddress(at.text):
+			f.fail(at, "bad_value", field, field+" "+quote(at.text)+" is not an address to listen on", listenHint+"; unix:FILE is a UNIX socket")
+		case slices.Contains(addrs, at.text):
+			f.fail(at, "bad_value", field, field+" names "+quote(at.text)+" twice", "remove one of them")
+		default:
+			addrs = append(addrs, at.text)
+		}
+	}
+	return addrs
+}
+
+// proxy decodes whose PROXY headers are read. It needs both keys: a header that
+// anybody may send lets everybody be whoever they like.
+func (f *reader) proxy(n *node) (p Proxy) {
+	const field = "listen.proxyProtocol"
+	if n == nil {
+		return p
+	}
+	var keys struct {
+		Mode string   `json:"mode"`
+		From []string `json:"from"`
+	}
+	before := len(f.errs)
+	if f.decode(n, reflect.ValueOf(&keys).Elem(), field); len(f.errs) > before {
+		return p
+	}
+	switch keys.Mode {
+	case "use", "require", "ignore":
+		p.Mode = keys.Mode
+	default:
+		f.fail(n, "bad_value", field+".mode", field+".mode "+quote(keys.Mode)+" is unknown", "one of use, require, ignore")
+	}
+	if len(keys.From) == 0 {
+		f.fail(n, "bad_value", field+".from", field+".from names no proxy", "the addresses of the proxies in front of this node, as in [10.0.0.0/8]; 127.0.0.1 is enough for UNIX sockets, which are always trusted")
+	}
+	list, _ := n.find("from")
+	for i, s := range keys.From {
+		prefix, err := netip.ParsePrefix(s)
+		if addr, addrErr := netip.ParseAddr(s); addrErr == nil && addr.Zone() == "" {
+			prefix, err = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+		}
+		if err != nil {
+			f.fail(&list.items[i], "bad_value", field+".from", quote(s)+" is neither an IP address nor a network", "as in 10.0.0.7 or 10.0.0.0/8")
+			continue
+		}
+		p.From = append(p.From, prefix.Masked())
+	}
+	return p
+}
+
 // adminTLS decodes a pair of files, or the name of one of the node's own
 // certificates.
 func (f *reader) adminTLS(n *node) (a AdminTLS) {
@@ -272,7 +370,7 @@ func (f *reader) control(c *Control, bad func(field, message, hint string)) {
 // the keys of the file.
 func (s *Settings) Differences(other *Settings) []string {
 	a, b := reflect.ValueOf(s).Elem(), reflect.ValueOf(other).Elem()
-	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https", "DNS": "dns", "ACME": "acme", "DefaultCerts": "certificates.defaults"}
+	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https", "HTTP3": "http3", "Proxy": "proxyProtocol", "DNS": "dns", "ACME": "acme", "DefaultCerts": "certificates.defaults"}
 	var different []string
 	var compare func(prefix string, a, b reflect.Value)
 	compare = func(prefix string, a, b reflect.Value) {
@@ -281,7 +379,7 @@ func (s *Settings) Differences(other *Settings) []string {
 			name := prefix + cmp.Or(names[field.Name], strings.ToLower(field.Name[:1])+field.Name[1:])
 			switch {
 			case reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
-			case field.Type.Kind() == reflect.Struct && field.Name != "AdminTLS" && field.Name != "Control" && field.Name != "ACME" && field.Name != "OIDC":
+			case field.Type.Kind() == reflect.Struct && field.Name != "AdminTLS" && field.Name != "Proxy" && field.Name != "Control" && field.Name != "ACME" && field.Name != "OIDC":
 				compare(name+".", a.Field(i), b.Field(i))
 			default:
 				different = append(different, name)

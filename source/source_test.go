@@ -106,9 +106,8 @@ tests:
 	if err != nil {
 		t.Fatal(messages(err))
 	}
-	off, http := "", ":80"
 	wantSettings := &Settings{
-		Listen:          Listen{HTTP: &http, HTTPS: &off},
+		Listen:          Listen{HTTP: []string{":80"}, HTTPS: []string{}},
 		Addresses:       []string{"192.0.2.10", "2001:db8::1"},
 		Region:          "eu-north",
 		CertificatesDir: filepath.Join(dir, "certs"),

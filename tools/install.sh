@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the named uses need, and only those that are
-# missing. Usage: tools/install.sh [build] [test] [race] [peers]
+# missing. Usage: tools/install.sh [build] [test] [race] [peers] [conformance]
 set -euo pipefail
 
 missing=()
@@ -28,6 +28,11 @@ for use in "$@"; do
       fi
       need util-linux setpriv
       ;;
+    conformance)
+      need bind9-dnsutils dig # testssl.sh looks names up with it
+      need sslscan sslscan
+      need testssl.sh testssl
+      ;;
     race) # the race detector links with C
       need gcc gcc
       need libc6-dev /usr/include/stdlib.h
@@ -40,7 +45,7 @@ for use in "$@"; do
       need nginx nginx
       need util-linux taskset
       ;;
-    *) echo "error: unknown use $use (build, test, race or peers)" >&2; exit 2 ;;
+    *) echo "error: unknown use $use (build, test, race, peers or conformance)" >&2; exit 2 ;;
   esac
 done
 

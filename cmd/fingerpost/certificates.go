@@ -214,9 +214,10 @@ func (n *node) unchecked(q order.Question) order.Verdict {
 // at 80: behind a mapping of ports it is what visitors see that counts, so only
 // loopback addresses, in tests and demos, have another.
 func (n *node) challengePort() int {
-	addr := n.address("http", n.o.http, n.settings.Listen.HTTP)
-	if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() && n.settings.ACME.Private {
-		return int(at.Port())
+	for _, addr := range n.addresses("http", n.o.http, n.settings.Listen.HTTP) {
+		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() && n.settings.ACME.Private {
+			return int(at.Port())
+		}
 	}
 	return 0
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -75,8 +74,8 @@ environment, that before the configuration file.`,
 		},
 	}
 	o.register(cmd)
-	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8080", `listen for http on ADDR; "" for none`)
-	cmd.Flags().StringVar(&o.https, "https", "127.0.0.1:8443", `listen for https on ADDR; "" for none`)
+	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8080", `listen for http on ADDR, several separated by commas, unix:FILE too; "" for none`)
+	cmd.Flags().StringVar(&o.https, "https", "127.0.0.1:8443", `listen for https on ADDR, and for HTTP/3 by UDP; "" for none`)
 	cmd.Flags().StringVar(&o.data, "data", "", "`DIR` of what the node keeps (default $STATE_DIRECTORY, else ./data); \"\" keeps nothing")
 	cmd.Flags().StringVar(&o.store, "store", "", "the store that control nodes share: sqlite:DIR or postgres://… `DSN` (default SQLite in --data)")
 	cmd.Flags().StringVar(&o.role, "role", roleAll, "all, edge (answers visitors, follows --control) or control (owns the store)")
@@ -161,8 +160,9 @@ type node struct {
 
 type listener struct {
 	net.Listener
-	name  string // http, https, dns or admin
-	serve func(net.Listener) error
+	packets net.PacketConn // the UDP socket beside it, or nil
+	name    string         // http, https, dns or admin
+	serve   func(net.Listener, net.PacketConn) error
 }
 
 // start reads everything and listens, so that whatever is wrong is said before
@@ -220,7 +220,8 @@ func (n *node) open() (err error) {
 		Metrics:     n.metrics,
 		Access:      n.access,
 		Log:         n.log,
-		Limits:      edge.Limits{Header: limits.HeaderTimeout, Idle: limits.IdleTimeout},
+		Limits:      edge.Limits{Header: limits.HeaderTimeout, Idle: limits.IdleTimeout, Handshakes: limits.Handshakes},
+		Proxy:       edge.Proxy{Mode: edge.ProxyMode(n.settings.Listen.Proxy.Mode), From: n.settings.Listen.Proxy.From},
 	}
 	if n.countries != nil {
 		n.edge.Country = n.countries.Country
@@ -254,10 +255,36 @@ func (n *node) address(name, flag string, configured *string) string {
 	return flag
 }
 
+// addresses is address for a listener that can have several; a flag separates them
+// by commas.
+func (n *node) addresses(name, flag string, configured []string) []string {
+	switch {
+	case configured != nil && !n.o.given(name):
+		return configured
+	case flag == "":
+		return nil
+	}
+	return strings.Split(flag, ",")
+}
+
+func one(addr string) []string {
+	if addr == "" {
+		return nil
+	}
+	return []string{addr}
+}
+
+// http3 reports whether UDP is listened on beside https: by default not behind a
+// proxy, which forwards TCP.
+func (n *node) http3() bool {
+	l := n.settings.Listen
+	return l.HTTP3 == "on" || l.HTTP3 == "" && l.Proxy.Mode == ""
+}
+
 // covers tells the https policy whether visitors can be sent to https: not
 // where nobody listens there, whatever certificates there are.
 func (n *node) covers() func(host string) bool {
-	if n.address("https", n.o.https, n.settings.Listen.HTTPS) == "" {
+	if len(n.addresses("https", n.o.https, n.settings.Listen.HTTPS)) == 0 {
 		return nil
 	}
 	return n.certificates.served.Covers
@@ -338,35 +365,58 @@ func (n *node) logCertificates(warnings []error, taken bool) {
 // listen opens every listener.
 func (n *node) listen() error {
 	l := n.settings.Listen
+	given, err := inherited(n.log)
+	if err != nil {
+		return err
+	}
 	for _, want := range []struct {
-		name, flag string
-		configured *string
-		serve      func(net.Listener) error
+		name  string
+		addrs []string
+		open  func(addr string) (net.Listener, error)
+		serve func(net.Listener, net.PacketConn) error
 	}{
-		{"http", n.o.http, l.HTTP, n.edge.ServePlain},
-		{"https", n.o.https, l.HTTPS, n.edge.ServeTLS},
-		{"dns", n.o.dns, l.DNS, n.serveDNS},
-		{"admin", n.o.admin, l.Admin, n.serveAdmin},
+		{"http", n.addresses("http", n.o.http, l.HTTP), listenStream, n.servePlain},
+		{"https", n.addresses("https", n.o.https, l.HTTPS), listenStream, n.edge.ServeTLS},
+		{"dns", one(n.address("dns", n.o.dns, l.DNS)), listenDNS, n.serveDNS},
+		{"admin", one(n.address("admin", n.o.admin, l.Admin)), func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }, n.serveAdmin},
 	} {
-		addr := n.address(want.name, want.flag, want.configured)
-		if addr == "" || n.o.role == roleControl && want.name != "admin" || want.name == "dns" && n.certificates.zone.server == nil {
+		if n.o.role == roleControl && want.name != "admin" || want.name == "dns" && n.certificates.zone.server == nil {
 			continue
 		}
-		listen := func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
-		if want.name == "dns" {
-			listen = listenDNS
+		add := func(ln net.Listener, packets net.PacketConn) error {
+			n.listeners = append(n.listeners, listener{ln, packets, want.name, want.serve})
+			if want.name == "admin" && n.adminHTTP.TLSConfig == nil {
+				if err := checkPlainAdmin(ln); err != nil {
+					return err
+				}
+			}
+			n.log.Info("listening", "on", want.name, "addr", ln.Addr().String())
+			if packets != nil {
+				n.log.Info("listening", "on", "http3", "addr", packets.LocalAddr().String())
+			}
+			return nil
 		}
-		ln, err := listen(addr)
-		if err != nil {
-			return listenError(want.name, addr, err)
+		if found := given[want.name]; found != nil {
+			for _, ln := range found.streams {
+				if err := add(ln, found.packets[ln]); err != nil {
+					return err
+				}
+			}
+			continue
 		}
-		n.listeners = append(n.listeners, listener{ln, want.name, want.serve})
-		if want.name == "admin" && n.adminHTTP.TLSConfig == nil {
-			if err := checkPlainAdmin(ln); err != nil {
+		for _, addr := range want.addrs {
+			ln, err := want.open(addr)
+			if err != nil {
+				return listenError(want.name, addr, err)
+			}
+			var packets net.PacketConn
+			if want.name == "https" && n.http3() {
+				packets = listenHTTP3(ln, n.log)
+			}
+			if err := add(ln, packets); err != nil {
 				return err
 			}
 		}
-		n.log.Info("listening", "on", want.name, "addr", ln.Addr().String())
 	}
 	if len(n.listeners) == 0 {
 		return &fingerpost.Error{Code: "no_listener", Message: "every listener is switched off", Hint: `give --http or --https an address`}
@@ -374,30 +424,13 @@ func (n *node) listen() error {
 	return nil
 }
 
-func (n *node) serveAdmin(ln net.Listener) error {
+func (n *node) servePlain(ln net.Listener, _ net.PacketConn) error { return n.edge.ServePlain(ln) }
+
+func (n *node) serveAdmin(ln net.Listener, _ net.PacketConn) error {
 	if n.adminHTTP.TLSConfig == nil {
 		return n.adminHTTP.Serve(ln)
 	}
 	return n.adminHTTP.ServeTLS(ln, "", "")
-}
-
-func listenError(name, addr string, err error) error {
-	e := &fingerpost.Error{Code: "listen", Message: fmt.Sprintf("listen for %s on %s: %v", name, addr, err)}
-	var cause *net.OpError
-	if errors.As(err, &cause) {
-		e.Message = fmt.Sprintf("listen for %s on %s: %v", name, addr, cause.Err)
-	}
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		e.Hint = fmt.Sprintf("another program has this port; stop it, or choose another one with --%s", name)
-	case errors.Is(err, fs.ErrPermission):
-		e.Hint = "ports below 1024 need a right: setcap cap_net_bind_service=+ep on the binary, AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, or a port above"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		e.Hint = "this machine does not have that address"
-	case errors.As(err, new(*net.AddrError)), errors.As(err, new(*net.DNSError)):
-		e.Hint = `write address:port, as in ":80", "192.0.2.10:443" or "[2001:db8::1]:443"; "" switches it off`
-	}
-	return e
 }
 
 // run serves until ctx ends or a listener fails, then finishes the requests
@@ -417,7 +450,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	for _, l := range n.listeners {
 		go func() {
-			if err := l.serve(l.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			if err := l.serve(l.Listener, l.packets); err != nil && !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serve %s: %w", l.name, err)
 			}
 		}()
@@ -522,6 +555,9 @@ const logPatience = time.Second
 func (n *node) close() {
 	for _, l := range n.listeners {
 		l.Close() // again, where its server has: to no effect
+		if l.packets != nil {
+			l.packets.Close()
+		}
 	}
 	n.end()
 	n.closeShared()

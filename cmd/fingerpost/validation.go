@@ -109,7 +109,7 @@ func (n *node) itemsChanged(changes []replica.Change) {
 }
 
 // serveDNS answers over UDP and TCP at one address, until the node stops.
-func (n *node) serveDNS(l net.Listener) error {
+func (n *node) serveDNS(l net.Listener, _ net.PacketConn) error {
 	server := n.certificates.zone.server
 	failed := make(chan error, 2)
 	go func() { failed <- server.ServeUDP(l.(*dnsListener).udp) }()

@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// program starts the program with a configuration and waits until it is ready.
+func program(t *testing.T, config string, change func(*exec.Cmd)) *output {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "fingerpost.yaml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(config, "DIR", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stderr := new(output)
+	cmd := exec.Command(binary, "serve", "--config", file, "--data=", "--dns=", "--admin=")
+	cmd.Stdout, cmd.Stderr, cmd.Env = io.Discard, stderr, os.Environ()
+	if change != nil {
+		change(cmd)
+	}
+	exited := start(t, cmd)
+	gone := func() bool {
+		select {
+		case <-exited:
+			return true
+		default:
+			return false
+		}
+	}
+	if !eventually(startLimit, func() bool { return readyLine.MatchString(stderr.String()) || gone() }) || gone() {
+		t.Fatalf("not ready:\n%s", stderr)
+	}
+	t.Cleanup(func() { interrupt(t, cmd, exited) })
+	return stderr
+}
+
+const anyRule = `
+redirects: [{from: "a.example", to: "https://to.example/"}]
+`
+
+// location asks once and gives where the answer leads.
+func location(t *testing.T, network, addr string) string {
+	t.Helper()
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Header.Get("Location")
+}
+
+func TestSeveralAddresses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	abandoned, err := net.Listen("unix", filepath.Join(dir, "old.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	abandoned.(*net.UnixListener).SetUnlinkOnClose(false)
+	abandoned.Close()
+	log := program(t, `listen: {http: ["127.0.0.1:0", "[::1]:0", "unix:`+dir+`/new.sock", "unix:`+dir+`/old.sock"], https: ""}`+anyRule, nil)
+	found := listenLine.FindAllStringSubmatch(log.String(), -1)
+	if len(found) != 4 {
+		t.Fatalf("%d listeners:\n%s", len(found), log)
+	}
+	for _, m := range found {
+		network := "tcp"
+		if strings.HasPrefix(m[2], "/") {
+			network = "unix"
+		}
+		if got := location(t, network, m[2]); got != "https://to.example/" {
+			t.Errorf("%s: got %q", m[2], got)
+		}
+	}
+}
+
+// A UNIX socket that somebody listens on, and a file that is none, stay.
+func TestASocketInUseIsNotTaken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "used.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, hint := range map[string]string{
+		dir + "/used.sock":                   "hint: another program listens on this file",
+		dir + "/file":                        "hint: another program listens on this file",
+		dir + "/missing/x.sock":              "hint: the folder of the socket must be there",
+		dir + "/" + strings.Repeat("x", 120): "hint: the path of a socket has 107 bytes at most",
+	} {
+		out, err := exec.Command(binary, "serve", "--redirects", writeRules(t), "--data=", "--http", "unix:"+path, "--https=", "--admin=").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "error: listen for http on unix:") || !strings.Contains(string(out), hint) {
+			t.Errorf("%s: got %v\n%s", path, err, out)
+		}
+	}
+	if _, err := os.Stat(dir + "/file"); err != nil {
+		t.Error(err)
+	}
+}
+
+func writeRules(t *testing.T) string {
+	file := filepath.Join(t.TempDir(), "rules.json")
+	if err := os.WriteFile(file, []byte(`{"/x": {"to": "https://to.example/"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// An UDP port that is taken costs HTTP/3, and nothing else.
+func TestATakenUDPPortDoesNotStopHTTPS(t *testing.T) {
+	t.Parallel()
+	var udp net.PacketConn
+	var addr string
+	for udp == nil { // a port that is free for both
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr = l.Addr().String()
+		udp, _ = net.ListenPacket("udp", addr)
+		l.Close()
+	}
+	defer udp.Close()
+	log := program(t, `listen: {http: "", https: "`+addr+`"}`+anyRule, nil).String()
+	for _, want := range []string{"level=ERROR", "listen for HTTP/3 on " + addr + ": bind: address already in use", "listen.http3: off", "listening on=https addr=" + addr} {
+		if !strings.Contains(log, want) {
+			t.Errorf("no %q in\n%s", want, log)
+		}
+	}
+	if strings.Contains(log, "listening on=http3") {
+		t.Error(log)
+	}
+}
+
+func TestHTTP3CanBeSwitchedOff(t *testing.T) {
+	t.Parallel()
+	for config, want := range map[string]bool{
+		`listen: {http: "", https: "127.0.0.1:0"}`:                                                            true,
+		`listen: {http: "", https: "127.0.0.1:0", http3: off}`:                                                false,
+		`listen: {http: "", https: "127.0.0.1:0", proxyProtocol: {mode: use, from: [10.0.0.0/8]}}`:            false,
+		`listen: {http: "", https: "127.0.0.1:0", http3: on, proxyProtocol: {mode: use, from: [10.0.0.0/8]}}`: true,
+		`listen: {http: "", https: "unix:DIR/https.sock"}`:                                                    false,
+	} {
+		if log := program(t, config+anyRule, nil).String(); strings.Contains(log, "listening on=http3") != want || strings.Contains(log, "level=ERROR") {
+			t.Errorf("%s:\n%s", config, log)
+		}
+	}
+}
+
+// TestSocketsOfTheServiceManager hands sockets over as systemd does.
+func TestSocketsOfTheServiceManager(t *testing.T) {
+	t.Parallel()
+	stream := func() (*os.File, string) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f, l.Addr().String()
+	}
+	http1, addr1 := stream()
+	http2, addr2 := stream()
+	https, addr3 := stream()
+	other, _ := stream()
+	packets, err := net.ListenPacket("udp", addr3)
+	if err != nil {
+		t.Skip("the UDP port is taken")
+	}
+	datagrams, err := packets.(*net.UDPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	packets.Close()
+	log := program(t, `listen: {http: ["127.0.0.1:1"], https: "127.0.0.1:1"}`+anyRule, func(cmd *exec.Cmd) {
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, cmd.Args...)
+		cmd.ExtraFiles = []*os.File{http1, https, datagrams, http2, other}
+		cmd.Env = append(cmd.Env, "LISTEN_FDS=5", "LISTEN_FDNAMES=http:https:https:http:fingerpost.socket")
+	})
+	for _, want := range []string{"on=http addr=" + addr1, "on=http addr=" + addr2, "on=https addr=" + addr3, "on=http3 addr=" + addr3, "name=fingerpost.socket"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %s in\n%s", want, log)
+		}
+	}
+	for _, addr := range []string{addr1, addr2} {
+		if got := location(t, "tcp", addr); got != "https://to.example/" {
+			t.Errorf("%s: got %q", addr, got)
+		}
+	}
+}
