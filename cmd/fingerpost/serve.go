@@ -206,7 +206,7 @@ func (n *node) open() (err error) {
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
 		Table:       n.current,
-		Certificate: n.certificates.served.Certificate,
+		Certificate: n.certificate,
 		Covered:     n.covers(),
 		Metrics:     n.metrics,
 		Access:      n.access,
@@ -402,6 +402,7 @@ func (n *node) run(ctx context.Context) error {
 	go n.tidy(watching, tidy.C)
 	go n.rejoin(watching)
 	go n.runIssuer(watching)
+	go n.followHeld(watching)
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
 	for _, l := range n.listeners {

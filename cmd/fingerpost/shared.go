@@ -209,7 +209,8 @@ func (n *node) newAdmin() (*admin.Server, error) {
 			return errors.New("no content yet: waiting for the first snapshot")
 		}
 		return nil
-	}, Detail: func() string { return age(s.replica.Status(), time.Now()) }}}
+	}, Detail: func() string { return age(s.replica.Status(), time.Now()) }},
+		{Name: "certificates", Err: func() error { return nil }, Detail: n.heldDetail}}
 	a.Debug = func() any { return n.debugState() }
 	n.metrics.FeedLag(func() time.Duration { status := s.replica.Status(); return status.Lag(time.Now()) })
 	if s.db == nil {

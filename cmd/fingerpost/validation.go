@@ -106,6 +106,7 @@ func (n *node) itemsChanged(changes []replica.Change) {
 	if dns {
 		n.renewValidation()
 	}
+	n.certificatesChanged(changes)
 }
 
 // serveDNS answers over UDP and TCP at one address, until the node stops.
