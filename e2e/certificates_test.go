@@ -256,7 +256,10 @@ func TestChallengesAreNotRedirected(t *testing.T) {
 			}
 		}
 	}
-	if !eventually(startLimit, func() bool { _, to := n.visit("secure.example/"); return strings.HasPrefix(to, "https://secure.example") }) {
+	if !eventually(startLimit, func() bool {
+		_, to := n.visit("secure.example/")
+		return strings.HasPrefix(to, "https://secure.example")
+	}) {
 		sentToHTTPS()
 	}
 	a.renewNow(t, a.chain(httpsAddr, "secure.example"))

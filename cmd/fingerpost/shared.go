@@ -540,6 +540,11 @@ func (n *node) tableChanged() {
 	for _, item := range status.LeftOut {
 		n.log.Warn("an item is not served: it contradicts others, or cannot be read", "item", item)
 	}
+	n.tellNews()
+}
+
+// tellNews wakes those who wait for another cursor.
+func (n *node) tellNews() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.news != nil {

@@ -107,6 +107,7 @@ func (n *node) itemsChanged(changes []replica.Change) {
 		n.renewValidation()
 	}
 	n.certificatesChanged(changes)
+	n.tellNews() // the table may be the same
 }
 
 // serveDNS answers over UDP and TCP at one address, until the node stops.
