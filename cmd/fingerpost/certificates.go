@@ -72,15 +72,19 @@ func (n *node) openCertificates() error {
 func (n *node) openSealer() (*cert.Sealer, error) {
 	s := n.settings
 	secret := ""
-	switch file := filepath.Join(n.o.data, clusterKeyFile); {
+	file := filepath.Join(n.o.data, clusterKeyFile)
+	switch {
 	case s.ClusterKeyEnv != "":
-		secret = os.Getenv(s.ClusterKeyEnv)
+		if secret = os.Getenv(s.ClusterKeyEnv); secret == "" {
+			return nil, &fingerpost.Error{Code: "bad_cluster_key", Field: "clusterKeyEnv", Message: "the environment variable " + s.ClusterKeyEnv + " of clusterKeyEnv is not set", Hint: "set it to what is in " + clusterKeyFile + " in the data folder of another node"}
+		}
+		file = s.ClusterKeyEnv
 	case s.ClusterKeyFile != "":
 		text, err := os.ReadFile(s.ClusterKeyFile)
 		if err != nil {
 			return nil, fileError(s.ClusterKeyFile, "read", err)
 		}
-		secret = string(text)
+		secret, file = string(text), s.ClusterKeyFile
 	default:
 		var made bool
 		var err error
@@ -92,7 +96,11 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile or clusterKeyEnv")
 		}
 	}
-	return cert.NewSealer(secret)
+	sealer, err := cert.NewSealer(secret)
+	if own := new(fingerpost.Error); errors.As(err, &own) {
+		own.Message = file + ": " + own.Message
+	}
+	return sealer, err
 }
 
 // defaultCertificate names the certificate for clients that send no server name.
