@@ -375,3 +375,73 @@ func TestTheNextCATakesOver(t *testing.T) {
 		})
 	}
 }
+
+// TestAFailingCATakesNoHostDown: a host that works goes on working, whatever the CA
+// does when its certificate is to be renewed; one that has no certificate yet
+// serves over http; and all of it goes on when the CA is back.
+func TestAFailingCATakesNoHostDown(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		fault testacme.Fault
+		log   string // what is said of it
+	}{
+		{"a web page", testacme.Fault{HTML: true}, "answered with a web page (HTTP 503), not with ACME"},
+		{"an error", testacme.Fault{Refuse: &testacme.Problem{Type: "serverInternal", Status: 500, Detail: "out of order"}}, "HTTP 500"},
+		{"a limit", testacme.Fault{Refuse: &testacme.Problem{Type: "rateLimited", Status: 429, Detail: "too many new orders", RetryAfter: "5"}}, "result=limited"},
+		{"nothing", testacme.Fault{LoseRequest: true}, "an order does not go on"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			httpAddr, httpsAddr := freeAddr(t), freeAddr(t)
+			a := newAuthorityWith(t, testacme.PebbleOptions{}, httpAddr, httpsAddr, "")
+			proxy := testacme.NewProxy(t, a.Directory, a.Roots)
+			var failing atomic.Bool
+			proxy.Fault = func(r *http.Request) testacme.Fault {
+				// What says that it is time for the renewal is not at fault.
+				if !failing.Load() || r.URL.Path == "/dir" || strings.HasPrefix(r.URL.Path, "/draft-ietf-acme-ari") {
+					return testacme.Fault{}
+				}
+				return tt.fault
+			}
+			config := a.configure(t, proxy.Directory, proxy.RootsPEM, "")
+			n := newNode(t, t.TempDir(), "--config", config, "--http", httpAddr, "--https", httpsAddr)
+			a.dns.Set("old.example", "A", "127.0.0.1")
+			a.dns.Set("new.example", "A", "127.0.0.1")
+			n.run("hosts", "set", "old.example", "--to", "https://www.example.com/old", "--https", "redirect-to-https")
+			first := a.leads(t, httpsAddr, "old.example", "https://www.example.com/old")
+			a.renewNow(t, a.chain(httpsAddr, "old.example"))
+			works := func() {
+				t.Helper()
+				if _, to, leaf := a.visit(httpsAddr, "old.example"); to != "https://www.example.com/old" || leaf.SerialNumber.Cmp(first.SerialNumber) != 0 {
+					t.Errorf("https leads to %q", to)
+				}
+				if _, to := n.visit("old.example/"); !strings.HasPrefix(to, "https://old.example") {
+					t.Errorf("http leads to %q", to)
+				}
+			}
+			failing.Store(true)
+			n.restart()
+			n.run("hosts", "set", "new.example", "--to", "https://www.example.com/new", "--https", "redirect-to-https")
+			if !eventually(startLimit, func() bool { return strings.Contains(n.stderr.String(), tt.log) }) {
+				t.Fatalf("the log does not say %q", tt.log)
+			}
+			works()
+			if status, to := n.visit("new.example/"); status != 301 || to != "https://www.example.com/new" {
+				t.Errorf("http of a host without a certificate: %d %q", status, to)
+			}
+			failing.Store(false)
+			for _, host := range []string{"old.example", "new.example"} {
+				if !eventually(issueLimit, func() bool {
+					c := a.chain(httpsAddr, host)
+					return len(c) > 0 && c[0].SerialNumber.Cmp(first.SerialNumber) != 0
+				}) {
+					t.Errorf("%s has no new certificate when the CA is back", host)
+				}
+			}
+			if !eventually(startLimit, func() bool { _, to := n.visit("new.example/"); return strings.HasPrefix(to, "https://new.example") }) {
+				t.Error("visitors of new.example are not sent to https")
+			}
+		})
+	}
+}
