@@ -329,3 +329,30 @@ func (b *bench) imports() (rows []row, err error) {
 	}
 	return rows, nil
 }
+
+// limits runs the simulation of a CA's limits at its full size and reads its
+// figures.
+func (b *bench) limits() (rows []row, err error) {
+	cmd := exec.CommandContext(b.ctx, "go", "test", "-count=1", "-run", "^TestSimulate$", "-v", "-timeout", "30m", "fingerpost/cert/planner")
+	if !b.short {
+		cmd.Args = append(cmd.Args, "-full")
+	}
+	out, err := cmd.CombinedOutput()
+	figure := regexp.MustCompile(`(?m)simulate_test.go:\d+: (\S.*?) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +([0-9.]+) +(\d+) +[0-9.]+s$`)
+	for _, m := range figure.FindAllStringSubmatch(string(out), -1) {
+		count := func(i int) string {
+			n, _ := strconv.ParseFloat(m[i], 64) // the expression takes numbers only
+			return lab.Thousands(n)
+		}
+		r := row{"limits of a CA: " + count(2) + " names of " + count(3) + " teams, all live", "", m[7] + " days",
+			fmt.Sprintf("simulated, one account; %s; %s orders, of which %s failed; %s certificates; limits hit %s times", m[1], count(4), count(5), count(6), m[8])}
+		if strings.HasPrefix(m[1], "packed") {
+			r.goal = "6 days"
+		}
+		rows = append(rows, r)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w:\n%s", err, out)
+	}
+	return rows, err
+}

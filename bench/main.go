@@ -47,10 +47,12 @@ var figures = []struct {
 	{"burst", (*bench).bursts},
 	{"start", (*bench).starts},
 	{"import", (*bench).imports},
+	{"certificates", (*bench).certificates},
+	{"limits", (*bench).limits},
 }
 
 func main() {
-	only := flag.String("only", "", "measure what fits this regular `EXPRESSION`: edit, burst, start, import")
+	only := flag.String("only", "", "measure what fits this regular `EXPRESSION`: edit, burst, start, import, certificates, limits")
 	short := flag.Bool("short", false, "small figures, to see that it works")
 	flag.Parse()
 	if err := run(*only, *short); err != nil {

@@ -20,6 +20,7 @@ import (
 // node is a running `fingerpost serve`.
 type node struct {
 	dir, http, admin string
+	https            string        // of those that have it
 	token            string        // of the API
 	readyAfter       time.Duration // from its start to the line that says so
 	cmd              *exec.Cmd

@@ -32,6 +32,14 @@ type authority struct {
 // newAuthority starts Pebble, which looks for challenges at httpAddr and httpsAddr.
 func newAuthority(t *testing.T, httpAddr, httpsAddr, more string) *authority {
 	t.Helper()
+	return newAuthorityWith(t, testacme.PebbleOptions{}, httpAddr, httpsAddr, more)
+}
+
+func newAuthorityWith(t *testing.T, o testacme.PebbleOptions, httpAddr, httpsAddr, more string) *authority {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: no Pebble")
+	}
 	port := func(addr string) int {
 		_, text, err := net.SplitHostPort(addr)
 		if err != nil {
@@ -44,19 +52,27 @@ func newAuthority(t *testing.T, httpAddr, httpsAddr, more string) *authority {
 		return n
 	}
 	a := &authority{dns: testdns.New(t)}
-	a.Pebble = testacme.StartPebble(t, testacme.PebbleOptions{DNS: a.dns.Addr(), HTTPPort: port(httpAddr), TLSPort: port(httpsAddr)})
+	o.DNS, o.HTTPPort, o.TLSPort = a.dns.Addr(), port(httpAddr), port(httpsAddr)
+	a.Pebble = testacme.StartPebble(t, o)
 	a.roots = x509.NewCertPool()
 	a.roots.AppendCertsFromPEM(a.Root(t, 0))
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "roots.pem"), a.RootsPEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a.config = filepath.Join(dir, "fingerpost.yaml")
-	text := fmt.Sprintf("acme: {directory: %q, email: ops@example.com, caRoots: roots.pem, private: true%s}\nresolvers: [%q]\naddresses: [127.0.0.1]\n", a.Directory, more, a.dns.Addr())
-	if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	a.config = a.configure(t, a.Directory, a.RootsPEM, more)
 	return a
+}
+
+// configure writes a configuration that orders at a directory.
+func (a *authority) configure(t *testing.T, directory string, roots []byte, more string) (file string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "roots.pem"), roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(dir, "fingerpost.yaml")
+	text := fmt.Sprintf("acme: {directory: %q, email: ops@example.com, caRoots: roots.pem, private: true%s}\nresolvers: [%q]\naddresses: [127.0.0.1]\n", directory, more, a.dns.Addr())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // visit asks https://host/ of a node, and gives status, Location and the leaf; the

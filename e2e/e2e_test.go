@@ -27,6 +27,7 @@ import (
 	"strings"
 	"testing"
 
+	"fingerpost/internal/testacme"
 	"fingerpost/internal/testca"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -74,6 +75,7 @@ func buildAndRun(m *testing.M) int {
 		parallel.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
 	}
 	defer stopCluster()
+	defer testacme.RemovePebble()
 	return m.Run()
 }
 

@@ -3,7 +3,6 @@ package telemetry
 import (
 	"net/http"
 	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,8 +51,8 @@ type Metrics struct {
 	sources        prometheus.Gauge
 	sourcesFailing prometheus.Gauge
 
-	certificates atomic.Int64
-	firstExpiry  atomic.Int64 // Unix seconds; 0 while there is no certificate
+	held   held
+	orders *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics of a program of that version.
@@ -101,6 +100,10 @@ func NewMetrics(version string) *Metrics {
 			Help: "Sources that could not be read or were refused; what they had before serves on.",
 		}),
 	}
+	m.orders = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fingerpost_acme_orders_total",
+		Help: "Orders of certificates that have ended, by CA and by how: issued, failed, refused, limited, lost.",
+	}, []string{"ca", "result"})
 	m.own = m.NewTally()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "fingerpost_build_info",
@@ -111,31 +114,11 @@ func NewMetrics(version string) *Metrics {
 	m.registry.MustRegister(
 		&m.tallies, m.connections, m.handshakes, m.dropped,
 		m.reloadGood, m.certsGood, m.reloadTime, m.redirects, m.hosts, m.sources, m.sourcesFailing, build,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "fingerpost_certificates",
-			Help: "Certificates loaded.",
-		}, func() float64 { return float64(m.certificates.Load()) }),
-		remaining{m},
+		&m.held, m.orders,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
-}
-
-// remaining exports the time that the certificate next to expire has left. It
-// is counted at each scrape, and absent where there is no certificate: a zero
-// would raise the alarm.
-type remaining struct{ m *Metrics }
-
-var remainingDesc = prometheus.NewDesc("fingerpost_certificate_min_remaining_seconds",
-	"Time until the first of the loaded certificates expires; negative once it has.", nil, nil)
-
-func (r remaining) Describe(ch chan<- *prometheus.Desc) { ch <- remainingDesc }
-
-func (r remaining) Collect(ch chan<- prometheus.Metric) {
-	if at := r.m.firstExpiry.Load(); at != 0 {
-		ch <- prometheus.MustNewConstMetric(remainingDesc, prometheus.GaugeValue, time.Until(time.Unix(at, 0)).Seconds())
-	}
 }
 
 // Handler serves the metrics to Prometheus.
@@ -233,7 +216,7 @@ func (m *Metrics) Sources(all, failing int) {
 	}
 }
 
-// Certificates reports how many certificates are loaded and when the first of
+// Certificates reports how many certificates the folder has and when the first of
 // them expires; the zero time stands for none. taken says whether the last load took
 // every file.
 func (m *Metrics) Certificates(n int, firstExpiry time.Time, taken bool) {
@@ -244,10 +227,5 @@ func (m *Metrics) Certificates(n int, firstExpiry time.Time, taken bool) {
 	if taken {
 		m.certsGood.Set(1)
 	}
-	m.certificates.Store(int64(n))
-	if firstExpiry.IsZero() {
-		m.firstExpiry.Store(0)
-	} else {
-		m.firstExpiry.Store(firstExpiry.Unix())
-	}
+	m.held.folder.Store(&Held{Certificates: n, FirstExpiry: firstExpiry})
 }

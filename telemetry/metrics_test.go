@@ -63,6 +63,18 @@ func TestMetricsAreExported(t *testing.T) {
 	if err != nil || left < 3500 || left > 3600 {
 		t.Errorf("remaining is %v (%v), want about an hour", left, err)
 	}
+	m.Stored(Held{Certificates: 3, FirstExpiry: time.Now().Add(time.Minute), Sealed: 2})
+	got = scrape(t, m)
+	if got["fingerpost_certificates"] != "5" || got["fingerpost_certificates_sealed"] != "1" {
+		t.Errorf("%s certificates of files and store, sealed %s; want 5 and 1", got["fingerpost_certificates"], got["fingerpost_certificates_sealed"])
+	}
+	if left, err := strconv.ParseFloat(got["fingerpost_certificate_min_remaining_seconds"], 64); err != nil || left < 50 || left > 60 {
+		t.Errorf("remaining is %v (%v), want the store's minute", left, err)
+	}
+	m.Stored(Held{}) // nothing there expires
+	if left, err := strconv.ParseFloat(scrape(t, m)["fingerpost_certificate_min_remaining_seconds"], 64); err != nil || left < 3500 {
+		t.Errorf("remaining is %v (%v), want the folder's hour", left, err)
+	}
 	if got["go_goroutines"] == "" || got["process_start_time_seconds"] == "" {
 		t.Error("the Go and process collectors are missing")
 	}
@@ -73,11 +85,53 @@ func TestMetricsAreExported(t *testing.T) {
 	}
 }
 
+func TestMetricsOfIssuing(t *testing.T) {
+	m := NewMetrics("1.2.3")
+	orders := false
+	m.Issuing(func() (Issuing, bool) {
+		return Issuing{Names: map[string]int{"live": 97, "failed": 3}, Open: 1, Queued: 2, Rooms: []Room{
+			{CA: "limited", Orders: 290}, {CA: "own", Orders: -1}, {CA: "down", Orders: 0, ParkedUntil: time.Now().Add(time.Minute)}}}, orders
+	})
+	m.Order("limited", "issued")
+	m.Order("limited", "issued")
+	m.Order("down", "lost")
+	got := scrape(t, m)
+	if got[`fingerpost_acme_orders_total{ca="limited",result="issued"}`] != "2" || got[`fingerpost_acme_orders_total{ca="down",result="lost"}`] != "1" {
+		t.Error("orders are counted by CA and result")
+	}
+	if _, ok := got["fingerpost_acme_orders_open"]; ok {
+		t.Error("a node that does not order has nothing to do")
+	}
+	orders = true
+	got = scrape(t, m)
+	for name, want := range map[string]string{
+		`fingerpost_acme_names{state="live"}`:          "97",
+		`fingerpost_acme_names{state="failed"}`:        "3",
+		`fingerpost_acme_orders_open`:                  "1",
+		`fingerpost_acme_orders_queued`:                "2",
+		`fingerpost_acme_orders_room{ca="limited"}`:    "290",
+		`fingerpost_acme_orders_room{ca="own"}`:        "",
+		`fingerpost_acme_orders_room{ca="down"}`:       "0",
+		`fingerpost_acme_parked_seconds{ca="limited"}`: "0",
+	} {
+		if got[name] != want {
+			t.Errorf("%s = %q, want %q", name, got[name], want)
+		}
+	}
+	if left, err := strconv.ParseFloat(got[`fingerpost_acme_parked_seconds{ca="down"}`], 64); err != nil || left < 50 || left > 60 {
+		t.Errorf("parked for %v (%v), want a minute", left, err)
+	}
+}
+
 func TestMetricNamesAndLabels(t *testing.T) {
 	m := NewMetrics("1.2.3")
 	m.Request(HTTP11, false, 301, 0)
 	m.Connections("http").Inc()
 	m.Certificates(1, time.Now(), false)
+	m.Order("ca", "issued")
+	m.Issuing(func() (Issuing, bool) {
+		return Issuing{Names: map[string]int{"live": 1}, Rooms: []Room{{CA: "ca"}}}, true
+	})
 	name := regexp.MustCompile(`^(fingerpost|go|process)_[a-z_]+`)
 	label := regexp.MustCompile(`([a-z_]+)="`)
 	for sample := range scrape(t, m) {
@@ -89,7 +143,7 @@ func TestMetricNamesAndLabels(t *testing.T) {
 		}
 		for _, l := range label.FindAllStringSubmatch(sample, -1) {
 			switch l[1] {
-			case "proto", "scheme", "code", "listener", "le", "version", "goversion":
+			case "proto", "scheme", "code", "listener", "le", "version", "goversion", "ca", "result", "state":
 			default:
 				t.Errorf("%s: label %s is not one of ours; hosts and redirects never become labels", sample, l[1])
 			}
@@ -105,6 +159,9 @@ func TestNilMetricsCountNothing(t *testing.T) {
 	m.HandshakeError()
 	m.Table(1, 1)
 	m.Certificates(1, time.Now(), false)
+	m.Stored(Held{})
+	m.Order("ca", "issued")
+	m.Issuing(nil)
 	m.Reloaded(true, time.Now())
 	var l *AccessLog
 	l.Write(&Access{})

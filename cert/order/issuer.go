@@ -44,6 +44,8 @@ type Issuer struct {
 	Used func(id string) bool
 	// Alarm hears of names whose certificate runs out unless somebody acts.
 	Alarm func(planner.Alarm)
+	// Ended hears of each order that has ended; for metrics.
+	Ended func(ca string, result Result)
 	Log   *slog.Logger
 
 	mu      sync.Mutex       // guards what is below; the planner is not safe by itself
@@ -622,6 +624,9 @@ func (i *Issuer) done(ctx context.Context, fence int64, o *Order, stop context.C
 	i.orders--
 	i.mu.Unlock()
 	i.Log.InfoContext(ctx, "order ended", "order", o.ID, "ca", o.Spec.CA, "kind", plan.Kind, "names", len(plan.Names), "result", o.Outcome.Result, "failed", len(o.Outcome.Failed))
+	if i.Ended != nil {
+		i.Ended(o.Spec.CA, o.Outcome.Result)
+	}
 	if err := i.write(ctx, fence, records...); err != nil {
 		stop(err)
 	}

@@ -29,13 +29,9 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if builtPebble.Load() {
-		testacme.RemovePebble()
-	}
+	testacme.RemovePebble()
 	os.Exit(code)
 }
-
-var builtPebble atomic.Bool
 
 // world is what Pebble looks at: names, and our answers to challenges.
 type world struct {
@@ -54,7 +50,6 @@ func newWorld(t *testing.T, o testacme.PebbleOptions) *world {
 	w.shown.fault = w.hit
 	o.DNS = w.serveDNS()
 	o.HTTPPort, o.TLSPort = w.serveHTTP(), w.serveTLS()
-	builtPebble.Store(true)
 	w.pebble = testacme.StartPebble(t, o)
 	w.proxy = testacme.NewProxy(t, w.pebble.Directory, w.pebble.Roots)
 	w.proxy.Fault = func(r *http.Request) testacme.Fault {

@@ -1,8 +1,13 @@
 package order
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +32,10 @@ type Preflight struct {
 	// Private allows addresses and names that are not public: for a CA of one's own.
 	Private bool
 	Port    int // of HTTP; 80 if zero
+	// TLS has names proven by a handshake (RFC 8737), where nobody answers over
+	// HTTP; TLSPort is 443 if zero.
+	TLS     bool
+	TLSPort int
 }
 
 // Question is what is to be known of a name.
@@ -67,13 +76,17 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 		}
 	}
 	base, wildcard := strings.CutPrefix(q.Name, "*.")
-	if !wildcard && len(methods) == 0 && may(HTTP01) {
-		reason, err := p.reachable(ctx, base)
+	direct := HTTP01
+	if p.TLS {
+		direct = TLSALPN01
+	}
+	if !wildcard && len(methods) == 0 && may(direct) {
+		reason, err := p.reachable(ctx, base, direct)
 		switch {
 		case err != nil:
 			return Verdict{Unsure: err}
 		case reason == "":
-			methods = append(methods, HTTP01)
+			methods = append(methods, direct)
 		default:
 			reasons = append(reasons, reason)
 		}
@@ -88,7 +101,7 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 		f.Reason, f.Hint = "a wildcard needs DNS validation, which is not set up", "set acme.validationZone"
 	case len(reasons) == 0:
 		f.Reason = "the CAA records of " + base + " allow no way of validation that we have"
-		f.Hint = "add dns-01 or http-01 to validationmethods in its CAA records"
+		f.Hint = "add dns-01 or " + direct + " to validationmethods in its CAA records"
 	case q.CNAME == "":
 		f.Hint = "let all A and AAAA records of " + base + " point here"
 	case wildcard:
@@ -262,9 +275,9 @@ func (p *Preflight) delegated(ctx context.Context, q Question) (reason string, e
 	return "", nil
 }
 
-// reachable says why a request over HTTP does not come to us by each address of
+// reachable says why a challenge of a method does not come to us by each address of
 // a name; "" if it does.
-func (p *Preflight) reachable(ctx context.Context, name string) (reason string, err error) {
+func (p *Preflight) reachable(ctx context.Context, name, method string) (reason string, err error) {
 	addrs, err := p.Resolver.Addresses(ctx, name)
 	if errors.Is(err, errNoName) {
 		return name + " has no address in DNS", nil
@@ -277,24 +290,73 @@ func (p *Preflight) reachable(ctx context.Context, name string) (reason string, 
 			return fmt.Sprintf("%s points to %s, which nobody outside can reach", name, a), nil
 		}
 	}
-	probe := Challenge{Name: name, Type: HTTP01, Token: rand.Text(), KeyAuthorization: rand.Text()}
+	probe := Challenge{Name: name, Type: method, Token: rand.Text(), KeyAuthorization: rand.Text()}
 	if err := p.Solver.Present(ctx, []Challenge{probe}); err != nil {
 		return "", fmt.Errorf("show the token of the check: %w", err)
 	}
 	defer p.Solver.Remove(context.WithoutCancel(ctx), []Challenge{probe})
-	port := p.Port
+	scheme, port, usual, ask := "http", p.Port, 80, fetch
+	if method == TLSALPN01 {
+		scheme, port, usual, ask = "https", p.TLSPort, 443, shake
+	}
 	if port == 0 {
-		port = 80
+		port = usual
 	}
 	for _, a := range addrs {
-		if err := fetch(ctx, probe, net.JoinHostPort(a.String(), strconv.Itoa(port))); err != nil {
+		if err := ask(ctx, probe, net.JoinHostPort(a.String(), strconv.Itoa(port))); err != nil {
 			if ctx.Err() != nil {
 				return "", ctx.Err()
 			}
-			return fmt.Sprintf("http://%s does not reach us at %s: %v", name, a, err), nil
+			return fmt.Sprintf("%s://%s does not reach us at %s: %v", scheme, name, a, err), nil
 		}
 	}
 	return "", nil
+}
+
+// shake makes a handshake as a CA does, at one address.
+func shake(ctx context.Context, probe Challenge, address string) error {
+	digest := sha256.Sum256([]byte(probe.KeyAuthorization))
+	want, err := asn1.Marshal(digest[:])
+	if err != nil {
+		return err
+	}
+	ours := false
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{
+		ServerName: probe.Name, NextProtos: []string{ACMETLS}, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true, // the certificate signs itself; the digest in it is what counts
+		VerifyConnection: func(s tls.ConnectionState) error {
+			ours = slices.ContainsFunc(s.PeerCertificates[0].Extensions, func(e pkix.Extension) bool {
+				return e.Id.Equal(idACMEIdentifier) && bytes.Equal(e.Value, want)
+			})
+			return nil
+		},
+	}}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err == nil {
+		conn.Close()
+	}
+	var op *net.OpError
+	switch {
+	case ours:
+		return nil
+	case err == nil, errors.As(err, new(tls.RecordHeaderError)), errors.As(err, &op) && op.Op == "remote error": // an alert
+		return errors.New("another server answers")
+	}
+	return unreached(err)
+}
+
+// unreached says why there was no connection.
+func unreached(err error) error {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "dial" && !op.Timeout():
+		return errors.New("the connection is refused")
+	case errors.As(err, &op) && op.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return errors.New("nobody answers")
+	}
+	return errors.New("the connection breaks")
 }
 
 // fetch asks for a token as a CA does, at one address.
@@ -312,14 +374,7 @@ func fetch(ctx context.Context, probe Challenge, address string) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		var op *net.OpError
-		switch {
-		case errors.As(err, &op) && op.Op == "dial" && !op.Timeout():
-			return errors.New("the connection is refused")
-		case errors.As(err, &op) && op.Timeout(), errors.Is(err, context.DeadlineExceeded):
-			return errors.New("nobody answers")
-		}
-		return errors.New("the connection breaks")
+		return unreached(err)
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))

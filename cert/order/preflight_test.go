@@ -1,12 +1,14 @@
 package order
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -194,6 +196,56 @@ func TestPreflight(t *testing.T) {
 	}
 	if ns.tcp.Load() == 0 {
 		t.Error("the answer that is too large for UDP was not asked for by TCP")
+	}
+}
+
+// TestPreflightByHandshake proves a name where nobody answers over HTTP.
+func TestPreflightByHandshake(t *testing.T) {
+	shown := &shown{values: map[string]int{}, fault: func(string, bool) error { return nil }}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{NextProtos: []string{ACMETLS}, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		switch hello.ServerName {
+		case "other.example.com": // somebody else proves something else
+			return TLSALPNCertificate(hello.ServerName, "of another")
+		case "nobody.example.com":
+			return nil, nil
+		}
+		return TLSALPNCertificate(hello.ServerName, shown.auth(TLSALPN01, hello.ServerName, ""))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { c.(*tls.Conn).Handshake(); c.Close() }()
+		}
+	}()
+	ns := newNameServer(t, "here.example.com. A 127.0.0.1", "other.example.com. A 127.0.0.1", "nobody.example.com. A 127.0.0.1",
+		"half.example.com. A 127.0.0.1", "half.example.com. A 127.0.0.2",
+		`httponly.example.com. CAA 0 issue "ca.test; validationmethods=http-01"`, "httponly.example.com. A 127.0.0.1")
+	for _, tt := range []struct{ name, reason, hint string }{
+		{"here.example.com", "", ""},
+		{"other.example.com", "https://other.example.com does not reach us at 127.0.0.1: another server answers", "point here"},
+		{"nobody.example.com", "another server answers", "point here"},
+		{"half.example.com", "at 127.0.0.2: the connection is refused", "point here"},
+		{"httponly.example.com", "allow no way", "tls-alpn-01"},
+	} {
+		p := &Preflight{Resolver: ns.resolver(), Solver: shown, Private: true, TLS: true, TLSPort: l.Addr().(*net.TCPAddr).Port}
+		v := p.Check(t.Context(), Question{Name: tt.name, Issuers: []string{"ca.test"}})
+		if tt.reason == "" {
+			if !slices.Equal(v.Methods, []string{TLSALPN01}) {
+				t.Errorf("%s: methods %v, %v, %v", tt.name, v.Methods, v.Failure, v.Unsure)
+			}
+		} else if v.Failure == nil || !strings.Contains(v.Failure.Reason, tt.reason) || !strings.Contains(v.Failure.Hint, tt.hint) {
+			t.Errorf("%s: %+v (%v), want …%s…, hint …%s…", tt.name, v.Failure, v.Unsure, tt.reason, tt.hint)
+		}
+	}
+	if shown.left() > 0 {
+		t.Error("challenges of checks are left")
 	}
 }
 

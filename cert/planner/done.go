@@ -88,12 +88,18 @@ func (p *Planner) Done(now time.Time, id uint64, r Result) {
 		}
 		p.again(t, j, time.Minute, "it could not be opened the last time")
 	default:
-		if j.ca.lost++; j.ca.lost >= 3 { // the CA is down: let others take over
-			p.park(t, j.ca, t+int64(backoff(j.ca.lost-3)))
+		j.ca.lost++
+		isNew := j.class() != forRenewal
+		another := slices.ContainsFunc(j.g.cas, func(c *ca) bool { return c != j.ca && c.parked <= t })
+		if j.ca.lost >= 3 || isNew && another { // the CA is down: let others take over
+			p.park(t, j.ca, t+int64(backoff(max(0, j.ca.lost-3))))
 		}
 		wait := backoff(j.try)
-		if j.class() == forRenewal {
+		switch {
+		case !isNew:
 			wait = max(time.Minute, min(wait, time.Duration(j.end()-t)/10))
+		case another:
+			wait = 0
 		}
 		p.again(t, j, wait, r.Reason)
 	}

@@ -699,7 +699,28 @@ func TestLostOrdersParkTheCA(t *testing.T) {
 		t.Errorf("room %+v", r)
 	}
 	d.want(planner.Policy{Team: "9"}, "n9.net")
-	if o := d.one(d.pass(15 * time.Second)); o.CA != "other" {
+	orders := d.pass(15 * time.Second)
+	if len(orders) != 4 || slices.ContainsFunc(orders, func(o planner.Order) bool { return o.CA != "other" }) {
+		t.Errorf("orders %+v, want all four at the other CA", orders)
+	}
+}
+
+// TestAnotherCATakesOverWhatWasLost: names need not wait for the CA that is down,
+// and those that its policy gives no other one do.
+func TestAnotherCATakesOverWhatWasLost(t *testing.T) {
+	d := newDesk(t, le("le"), planner.CA{Name: "other"})
+	d.want(planner.Policy{Team: "a"}, "a.net")
+	d.want(planner.Policy{Team: "b", CAs: []string{"le"}}, "b.net")
+	for _, o := range d.pass(10 * time.Second) {
+		if o.CA != "le" {
+			t.Fatalf("order %+v", o)
+		}
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Lost, Reason: "503"})
+	}
+	if o := d.one(d.pass(15 * time.Second)); o.CA != "other" || o.Names[0] != "a.net" {
+		t.Errorf("order %+v", o)
+	}
+	if o := d.one(d.pass(2 * time.Minute)); o.CA != "le" || o.Names[0] != "b.net" {
 		t.Errorf("order %+v", o)
 	}
 }

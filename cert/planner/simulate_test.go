@@ -2,6 +2,7 @@ package planner_test
 
 import (
 	"container/heap"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -253,13 +254,15 @@ func fill(t testing.TB, title string, names, teams, pack int, spoiled bool, life
 	return w, row{title, names, teams, ca.orders, ca.failed, ca.issued, hits, w.lastLive.Sub(w.start).Hours() / 24, cpu() - began}
 }
 
+var full = flag.Bool("full", false, "simulate a million names, which takes a minute and a half of CPU")
+
 // TestSimulate brings a million names under one account at Let's Encrypt, whose
-// limits a model of it enforces, and then lets 200 days pass. With -short it is a
+// limits a model of it enforces, and then lets 200 days pass. Without -full it is a
 // fiftieth of that.
 func TestSimulate(t *testing.T) {
-	scale := 1
-	if testing.Short() {
-		scale = 50
+	scale := 50
+	if *full {
+		scale = 1
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(300)) // the machine has the memory, and the test shall be short
 	var before, after runtime.MemStats

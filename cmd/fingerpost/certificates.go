@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"fingerpost"
@@ -35,6 +36,10 @@ type certificates struct {
 	asked  chan struct{} // something was asked on this node; holds one
 	wanted wantedNames   // the issuer's
 	zone   validation
+
+	changed chan struct{} // that those of the store are others
+	sealed  atomic.Bool   // their keys cannot be opened
+	failing seldom        // said that one cannot be served
 }
 
 // clusterKeyFile is where a node finds or makes its key, in the data folder.
@@ -52,6 +57,7 @@ func (n *node) openCertificates() error {
 	if c.sealer, err = n.openSealer(); err != nil {
 		return err
 	}
+	c.changed = make(chan struct{}, 1)
 	c.served.Sealer, c.served.Named, c.served.Load = c.sealer, n.namedCertificates, n.storedCertificate
 	if err := n.openValidation(); err != nil {
 		return err
@@ -72,15 +78,19 @@ func (n *node) openCertificates() error {
 func (n *node) openSealer() (*cert.Sealer, error) {
 	s := n.settings
 	secret := ""
-	switch file := filepath.Join(n.o.data, clusterKeyFile); {
+	file := filepath.Join(n.o.data, clusterKeyFile)
+	switch {
 	case s.ClusterKeyEnv != "":
-		secret = os.Getenv(s.ClusterKeyEnv)
+		if secret = os.Getenv(s.ClusterKeyEnv); secret == "" {
+			return nil, &fingerpost.Error{Code: "bad_cluster_key", Field: "clusterKeyEnv", Message: "the environment variable " + s.ClusterKeyEnv + " of clusterKeyEnv is not set", Hint: "set it to what is in " + clusterKeyFile + " in the data folder of another node"}
+		}
+		file = s.ClusterKeyEnv
 	case s.ClusterKeyFile != "":
 		text, err := os.ReadFile(s.ClusterKeyFile)
 		if err != nil {
 			return nil, fileError(s.ClusterKeyFile, "read", err)
 		}
-		secret = string(text)
+		secret, file = string(text), s.ClusterKeyFile
 	default:
 		var made bool
 		var err error
@@ -92,7 +102,11 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile or clusterKeyEnv")
 		}
 	}
-	return cert.NewSealer(secret)
+	sealer, err := cert.NewSealer(secret)
+	if own := new(fingerpost.Error); errors.As(err, &own) {
+		own.Message = file + ": " + own.Message
+	}
+	return sealer, err
 }
 
 // defaultCertificate names the certificate for clients that send no server name.
@@ -181,12 +195,11 @@ func (n *node) openIssuer() error {
 	if err != nil {
 		return err
 	}
-	check := &order.Preflight{Resolver: &order.Resolver{Servers: resolvers}, Solver: solver, Private: a.Private}
-	if port := n.challengePort(); port != 0 {
-		check.Port = port
-	}
+	check := &order.Preflight{Resolver: &order.Resolver{Servers: resolvers}, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(),
+		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
 	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
 		CNAME: n.challengeTarget, Used: n.certificateUsed, Log: n.log}
+	n.countOrders()
 	if a.Preflight {
 		c.issuer.Check = check.Check
 	} else {
@@ -195,26 +208,36 @@ func (n *node) openIssuer() error {
 	return nil
 }
 
+// onlyHTTPS reports whether a CA finds nobody over http: where that listener is
+// switched off, as it then is to be on all nodes.
+func (n *node) onlyHTTPS() bool {
+	return len(n.addresses("http", n.o.http, n.settings.Listen.HTTP)) == 0 && len(n.addresses("https", n.o.https, n.settings.Listen.HTTPS)) > 0
+}
+
 // unchecked is the verdict about a name whose DNS nobody looks at: by the zone if
-// there is one, else over http.
+// there is one, else over http, or https where that is all there is.
 func (n *node) unchecked(q order.Question) order.Verdict {
 	if f := order.CheckName(q.Name, n.settings.ACME.Private); f != nil {
 		return order.Verdict{Failure: f}
 	}
+	direct := []string{order.HTTP01, order.TLSALPN01}
+	if n.onlyHTTPS() {
+		direct = direct[1:]
+	}
 	switch {
 	case q.CNAME != "":
-		return order.Verdict{Methods: []string{order.DNS01, order.HTTP01}}
+		return order.Verdict{Methods: append([]string{order.DNS01}, direct[0])}
 	case strings.HasPrefix(q.Name, "*."):
 		return order.Verdict{Failure: &order.Failure{Name: q.Name, Code: "notHere", Reason: "a wildcard needs DNS validation, which is not set up", Hint: "set acme.validationZone"}}
 	}
-	return order.Verdict{Methods: []string{order.HTTP01, order.TLSALPN01}}
+	return order.Verdict{Methods: direct}
 }
 
-// challengePort is where this node's own http is, for the check of itself, if not
-// at 80: behind a mapping of ports it is what visitors see that counts, so only
-// loopback addresses, in tests and demos, have another.
-func (n *node) challengePort() int {
-	for _, addr := range n.addresses("http", n.o.http, n.settings.Listen.HTTP) {
+// challengePort is where this node's own http or https is, for the check of itself;
+// 0 for the usual port: behind a mapping of ports it is what visitors see that
+// counts, so only loopback addresses, in tests and demos, have another.
+func (n *node) challengePort(name, flag string, configured []string) int {
+	for _, addr := range n.addresses(name, flag, configured) {
 		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() && n.settings.ACME.Private {
 			return int(at.Port())
 		}

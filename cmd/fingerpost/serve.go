@@ -215,7 +215,7 @@ func (n *node) open() (err error) {
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
 		Table:       n.current,
-		Certificate: n.certificates.served.Certificate,
+		Certificate: n.certificate,
 		Covered:     n.covers(),
 		Metrics:     n.metrics,
 		Access:      n.access,
@@ -442,6 +442,7 @@ func (n *node) run(ctx context.Context) error {
 	go n.tidy(watching, ticks(watching, tidySoon, tidyEvery))
 	go n.rejoin(watching)
 	go n.runIssuer(watching)
+	go n.followHeld(watching)
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
 	if slices.ContainsFunc(n.listeners, func(l listener) bool { return l.name == "http" }) && runtime.GOOS == "linux" && os.Getenv("GOMAXPROCS") == "" {

@@ -215,7 +215,8 @@ func (n *node) newAdmin() (*admin.Server, error) {
 			return errors.New("no content yet: waiting for the first snapshot")
 		}
 		return nil
-	}, Detail: func() string { return age(s.replica.Status(), time.Now()) }}}
+	}, Detail: func() string { return age(s.replica.Status(), time.Now()) }},
+		{Name: "certificates", Err: func() error { return nil }, Detail: n.heldDetail}}
 	a.Debug = func() any { return n.debugState() }
 	n.metrics.FeedLag(func() time.Duration { status := s.replica.Status(); return status.Lag(time.Now()) })
 	if s.db == nil {
@@ -588,6 +589,11 @@ func (n *node) tableChanged() {
 	for _, item := range status.LeftOut {
 		n.log.Warn("an item is not served: it contradicts others, or cannot be read", "item", item)
 	}
+	n.tellNews()
+}
+
+// tellNews wakes those who wait for another cursor.
+func (n *node) tellNews() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.news != nil {

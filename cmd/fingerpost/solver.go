@@ -13,6 +13,7 @@ import (
 
 	"fingerpost"
 	"fingerpost/cert/order"
+	"fingerpost/replica"
 	"fingerpost/store"
 	"fingerpost/zone"
 )
@@ -200,19 +201,50 @@ func (n *node) answerHTTP(host, token string) (string, bool) {
 	return c.KeyAuthorization, true
 }
 
-// answerHandshake is what a CA is shown in a handshake.
+// answerHandshake is what a CA is shown in a handshake. A handshake names no token:
+// of several challenges it is the newest, since the others were left by a process
+// that died.
 func (n *node) answerHandshake(host string) (*tls.Certificate, error) {
+	var newest *replica.Item
 	for it, err := range n.shared.replica.Scan(store.KindChallenge, "tls-alpn-01/"+host+"/") {
 		if err != nil {
 			return nil, err
 		}
-		var c challenge
-		if err := json.Unmarshal(it.Value, &c); err != nil {
-			return nil, err
+		if newest == nil || it.Rev > newest.Rev {
+			newest = it
 		}
-		return order.TLSALPNCertificate(host, c.KeyAuthorization)
 	}
-	return nil, nil
+	if newest == nil {
+		return nil, nil
+	}
+	var c challenge
+	if err := json.Unmarshal(newest.Value, &c); err != nil {
+		return nil, err
+	}
+	return order.TLSALPNCertificate(host, c.KeyAuthorization)
+}
+
+// staleChallenge is when nobody asks for the answer to a challenge any more.
+const staleChallenge = time.Hour
+
+// removeStale takes back what a process that died has left: the token of a
+// pre-flight, which no journal has. An order that is still open shows its own again.
+func (s *solver) removeStale(ctx context.Context) error {
+	var b store.Batch
+	for it, err := range s.n.shared.replica.Scan(store.KindChallenge, "") {
+		if err != nil {
+			return err
+		}
+		if time.Since(it.Since) > staleChallenge && len(b.Changes) < store.MaxChanges {
+			b.Changes = append(b.Changes, store.Change{Op: store.Delete, Item: store.Item{Kind: it.Kind, Key: it.Key, Source: challengeSource}})
+		}
+	}
+	if len(b.Changes) == 0 {
+		return nil
+	}
+	b.Actor = store.Actor{Who: challengeSource}
+	_, err := s.n.shared.db.Commit(ctx, b)
+	return err
 }
 
 // challengeLabel is the label of a domain in the validation zone; a wildcard has

@@ -106,6 +106,8 @@ func (n *node) itemsChanged(changes []replica.Change) {
 	if dns {
 		n.renewValidation()
 	}
+	n.certificatesChanged(changes)
+	n.tellNews() // the table may be the same
 }
 
 // serveDNS answers over UDP and TCP at one address, until the node stops.

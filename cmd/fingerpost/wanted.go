@@ -24,8 +24,12 @@ type wantedNames struct {
 }
 
 // wantedList is [order.Issuer.Wanted]: every name that is served and needs a
-// certificate from a CA. It is made of the node's own copy.
+// certificate from a CA. It is made of the node's own copy. Whoever asks has just
+// become the one that orders.
 func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
+	if err := (&solver{n: n}).removeStale(ctx); err != nil && ctx.Err() == nil {
+		n.log.Warn("old challenges are not removed; it is tried at the next start", "err", err)
+	}
 	names, err := n.wantedNames(ctx)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,9 +45,13 @@ type PebbleOptions struct {
 	Blocked   []string // names that it refuses
 	AltRoots  int
 	KeepNonce bool // refuse no nonces
+	Forget    bool // reuse no authorizations
 }
 
+var pebbleBuilt atomic.Bool
+
 var pebbleBinary = sync.OnceValues(func() (string, error) {
+	pebbleBuilt.Store(true)
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env GOMOD: %w", err)
@@ -65,8 +70,12 @@ var pebbleBinary = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
-// RemovePebble deletes the program that [StartPebble] has built; for TestMain.
+// RemovePebble deletes the program that [StartPebble] has built, if it has; for
+// TestMain.
 func RemovePebble() {
+	if !pebbleBuilt.Load() {
+		return
+	}
 	if bin, err := pebbleBinary(); err == nil {
 		os.RemoveAll(filepath.Dir(bin))
 	}
@@ -124,9 +133,13 @@ func startPebble(t testing.TB, bin string, o PebbleOptions) *Pebble {
 	if o.KeepNonce {
 		reject = "0"
 	}
+	reuse := "100"
+	if o.Forget {
+		reuse = "0"
+	}
 	log := new(logBuffer)
 	cmd := exec.Command(bin, args...)
-	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=100", "PEBBLE_WFE_NONCEREJECT="+reject, fmt.Sprint("PEBBLE_ALTERNATE_ROOTS=", o.AltRoots))
+	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE="+reuse, "PEBBLE_WFE_NONCEREJECT="+reject, fmt.Sprint("PEBBLE_ALTERNATE_ROOTS=", o.AltRoots))
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -227,6 +240,7 @@ func (p *Pebble) Root(t testing.TB, n int) []byte {
 type Proxy struct {
 	Directory string // of the CA, through the proxy
 	Roots     *x509.CertPool
+	RootsPEM  []byte
 
 	// Fault is asked for each request, by its path. It may be set while the
 	// proxy runs only where no request is under way.
@@ -263,7 +277,7 @@ func NewProxy(t testing.TB, directory string, roots *x509.CertPool) *Proxy {
 		t.Fatal(err)
 	}
 	own := testca.NewNamed("proxy's own")
-	p := &Proxy{Roots: own.Pool(), seen: map[string]int{}}
+	p := &Proxy{Roots: own.Pool(), RootsPEM: own.PEM(), seen: map[string]int{}}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	t.Cleanup(transport.CloseIdleConnections)
 	onward := &httputil.ReverseProxy{

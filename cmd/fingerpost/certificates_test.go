@@ -1,0 +1,351 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"fingerpost"
+	"fingerpost/cert"
+	"fingerpost/cert/order"
+	"fingerpost/internal/testca"
+	"fingerpost/store"
+)
+
+var testCA = testca.New()
+
+// issued is a certificate with a serial number of the test's, sealed for a node.
+func (r *running) issued(id string, serial int64, names ...string) *fingerpost.Certificate {
+	r.t.Helper()
+	template := testca.Template(names...)
+	template.SerialNumber = big.NewInt(serial)
+	leaf, key := testCA.IssueFrom(template, testca.NewKey())
+	block, _ := pem.Decode(leaf)
+	parsed, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	der, _ := pem.Decode(key)
+	c := cert.Describe([]*x509.Certificate{parsed})
+	c.Name, c.Type, c.Key = id, fingerpost.ACME, r.certificates.sealer.Seal(cert.KeyPurpose, der.Bytes)
+	return c
+}
+
+// put writes a certificate in the place of another; nil for none. It returns when
+// this node has it.
+func (r *running) put(before, c *fingerpost.Certificate) {
+	r.t.Helper()
+	changes, err := store.CertificateChanges(before, c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	receipt, err := r.shared.db.Commit(r.t.Context(), store.Batch{Changes: changes, Actor: store.Actor{Who: "test"}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.has(receipt.Rev)
+}
+
+func (r *running) has(rev int64) {
+	r.t.Helper()
+	for {
+		at, changed := r.cursor()
+		if at.Rev >= rev {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(10 * time.Second):
+			r.t.Fatalf("revision %d does not come, it is at %d", rev, at.Rev)
+		}
+	}
+}
+
+func (r *running) addr(listener string) string { return strings.TrimPrefix(r.url(listener), "http://") }
+
+// used is the CPU time of this process.
+func used() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestNoHandshakeFailsWhileACertificateIsRenewed renews a certificate a hundred
+// times, by turns as an issuer does (another comes, then the old one goes) and as
+// who imports it again (in its place), under as many handshakes as the machine
+// gives. Each is complete and verified, and shows no certificate that this node had
+// already left.
+func TestNoHandshakeFailsWhileACertificateIsRenewed(t *testing.T) {
+	const renewals, host = 100, "swap.example"
+	r := startNode(t, t.TempDir(), func(o *options) { o.https = "127.0.0.1:0" })
+	now := r.issued("c0", 1, host, "*."+host)
+	r.put(nil, now)
+	var floor, ceiling atomic.Int64 // of the serial numbers that may be shown
+	floor.Store(1)
+	ceiling.Store(1)
+	var done atomic.Bool
+	var shook, bad atomic.Int64
+	var clients sync.WaitGroup
+	address := r.addr("https")
+	for range 4 {
+		clients.Go(func() {
+			for n := 0; !done.Load(); n++ {
+				name := host
+				if n%2 == 1 {
+					name = "any." + host
+				}
+				least := floor.Load()
+				c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: testCA.Pool(), ServerName: name})
+				shook.Add(1)
+				if err != nil {
+					bad.Add(1)
+					t.Errorf("handshake %d: %v", n, err)
+					return
+				}
+				if serial := c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); serial < least || serial > ceiling.Load() {
+					bad.Add(1)
+					t.Errorf("handshake %d shows the certificate %d, want one of %d to %d", n, serial, least, ceiling.Load())
+				}
+				c.Close()
+			}
+		})
+	}
+	begin, cpu := time.Now(), used()
+	for i := range renewals {
+		serial := int64(i + 2)
+		ceiling.Store(serial)
+		id := now.Name
+		if i%2 == 0 {
+			id = fmt.Sprint("c", serial)
+		}
+		next := r.issued(id, serial, host, "*."+host)
+		next.NotAfter = next.NotAfter.Add(time.Duration(i) * time.Second)
+		if id == now.Name {
+			r.put(now, next)
+		} else {
+			r.put(nil, next)
+			r.put(now, nil)
+		}
+		floor.Store(serial)
+		now = next
+		for more := shook.Load() + 20; shook.Load() < more && bad.Load() == 0; { // each is in use for a while
+			time.Sleep(time.Millisecond)
+		}
+	}
+	done.Store(true)
+	clients.Wait()
+	took := time.Since(begin)
+	t.Logf("%d renewals, %d handshakes, %d bad; %.0f handshakes/s, %.0f per second of CPU (client and server in one process)",
+		renewals, shook.Load(), bad.Load(), float64(shook.Load())/took.Seconds(), float64(shook.Load())/(used()-cpu).Seconds())
+}
+
+// validated writes the configuration of a node with a validation zone, and a CA
+// that it never reaches.
+func validated(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "fingerpost.yaml")
+	text := "acme: {directory: \"https://127.0.0.1:1/dir\", email: ops@example.com, validationZone: acme.example.net, private: true}\nresolvers: [\"127.0.0.1:1\"]\naddresses: [127.0.0.1]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// follower starts an edge that follows r, with the same cluster key.
+func (r *running) follower(change func(*options)) *running {
+	r.t.Helper()
+	var token struct{ Secret string }
+	r.api("POST", "/tokens", map[string]string{"name": "edge", "scope": "node"}, &token)
+	dir := r.t.TempDir()
+	key, err := os.ReadFile(filepath.Join(r.dir, clusterKeyFile))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, clusterKeyFile), key, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return startNode(r.t, dir, func(o *options) {
+		o.role, o.control, o.token = roleEdge, r.url("admin"), token.Secret
+		change(o)
+	})
+}
+
+// texts asks a name server for the TXT values of a name.
+func texts(t *testing.T, network, server, name string) (values []string) {
+	t.Helper()
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), dns.TypeTXT)
+	answer, _, err := (&dns.Client{Net: network, Timeout: 5 * time.Second}).Exchange(q, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rr := range answer.Answer {
+		if txt, ok := rr.(*dns.TXT); ok {
+			values = append(values, strings.Join(txt.Txt, ""))
+		}
+	}
+	slices.Sort(values)
+	return values
+}
+
+// TestValidationIsAnsweredOnAllNodesWithinASecond asks a control node and an edge,
+// by UDP and TCP, for what was just written; a wildcard and its base have one label.
+func TestValidationIsAnsweredOnAllNodesWithinASecond(t *testing.T) {
+	config := validated(t)
+	control := startNode(t, t.TempDir(), func(o *options) { o.config, o.dns = config, "127.0.0.1:0" })
+	edge := control.follower(func(o *options) { o.config, o.dns = config, "127.0.0.1:0" })
+	target := control.challengeTarget("shop.example")
+	if other := edge.challengeTarget("*.shop.example"); other != target {
+		t.Fatalf("the edge has the label %s, control %s", other, target)
+	}
+	at := control.shared.replica.Status().Cursor.Rev
+	edge.has(at)
+	var slowest time.Duration
+	s := &solver{n: control.node}
+	var challenges []order.Challenge
+	var want []string
+	for i := range 10 {
+		value := fmt.Sprintf("value-%02d", i)
+		c := order.Challenge{Name: "shop.example", Type: order.DNS01, Record: "_acme-challenge.shop.example", TXT: value}
+		challenges, want = append(challenges, c), append(want, value)
+		begin := time.Now()
+		if err := s.Present(t.Context(), []order.Challenge{c}); err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range []*running{control, edge} {
+			for _, network := range []string{"udp", "tcp"} {
+				for got := texts(t, network, node.addr("dns"), target); !slices.Equal(got, want); got = texts(t, network, node.addr("dns"), target) {
+					if time.Since(begin) > 10*time.Second {
+						t.Fatalf("%s: %v, want %v", network, got, want)
+					}
+				}
+			}
+		}
+		slowest = max(slowest, time.Since(begin))
+	}
+	t.Logf("written, and right from both nodes by UDP and TCP after %v at most", slowest.Round(time.Millisecond))
+	if slowest > time.Second {
+		t.Logf("that is longer than a second")
+	}
+	if err := s.Remove(t.Context(), challenges); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); len(texts(t, "udp", edge.addr("dns"), target)) > 0; {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("what was taken back is still there")
+		}
+	}
+}
+
+// TestTheNewestHandshakeChallengeIsShown: an older one was left by a process that
+// died, and goes when it is stale.
+func TestTheNewestHandshakeChallengeIsShown(t *testing.T) {
+	r := startNode(t, t.TempDir(), func(o *options) { o.https = "127.0.0.1:0" })
+	s := &solver{n: r.node}
+	for i := range 8 { // their keys are in no order
+		c := order.Challenge{Name: "alpn.example", Type: order.TLSALPN01, KeyAuthorization: fmt.Sprint("auth", i)}
+		if err := s.Present(t.Context(), []order.Challenge{c}); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := tls.Dial("tcp", r.addr("https"), &tls.Config{ServerName: "alpn.example", NextProtos: []string{order.ACMETLS}, InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := order.TLSALPNCertificate("alpn.example", c.KeyAuthorization)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(want.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := acmeExtension(conn.ConnectionState().PeerCertificates[0]), acmeExtension(leaf); got == "" || got != want {
+			t.Errorf("challenge %d: another is shown", i)
+		}
+		conn.Close()
+	}
+}
+
+func acmeExtension(c *x509.Certificate) string {
+	for _, e := range c.Extensions {
+		if e.Id.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}) {
+			return string(e.Value)
+		}
+	}
+	return ""
+}
+
+// TestAnotherClusterKeyIsSaid: a node that cannot open the keys says so, and serves
+// all else.
+func TestAnotherClusterKeyIsSaid(t *testing.T) {
+	dir := t.TempDir()
+	r := startNode(t, dir, func(o *options) { o.https = "127.0.0.1:0" })
+	r.put(nil, r.issued("c", 1, "sealed.example"))
+	r.must("redirects", "set", "sealed.example/", "--to", "https://to.example/")
+	r.end()
+	file := filepath.Join(dir, clusterKeyFile)
+	if err := os.WriteFile(file, []byte(cert.NewSecret()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log lockedBuffer
+	r = startNode(t, dir, func(o *options) { o.https, o.log = "127.0.0.1:0", log.logger() })
+	r.leads("sealed.example", "/", "https://to.example/") // over http
+	if _, err := tls.Dial("tcp", r.addr("https"), &tls.Config{ServerName: "sealed.example", InsecureSkipVerify: true}); err == nil {
+		t.Error("it is served")
+	}
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		_, ready := get(t, r.url("admin")+"/readyz")
+		_, metrics := get(t, r.url("admin")+"/metrics")
+		said := strings.Contains(log.String(), "cluster key does not open their private keys")
+		if said && strings.Contains(ready, "cluster key does not open") && strings.Contains(metrics, "fingerpost_certificates_sealed 1") {
+			break
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("the log: %s\n/readyz: %s", log.String(), ready)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n > 30 {
+		t.Errorf("the log has %d lines", n)
+	}
+	r.put(nil, r.issued("d", 2, "new.example")) // what is sealed from now on is served
+	c, err := tls.Dial("tcp", r.addr("https"), &tls.Config{ServerName: "new.example", RootCAs: testCA.Pool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *lockedBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
