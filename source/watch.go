@@ -16,6 +16,7 @@ const (
 	quiet     = 100 * time.Millisecond // without an event before files are read
 	patience  = 500 * time.Millisecond // at most, for a folder that is never quiet
 	pollEvery = 2 * time.Second        // for file systems without events
+	pollShare = 50                     // a look at many files comes so many times its own duration later
 )
 
 // Watch waits for changes of the inputs and of the files that they name until
@@ -216,7 +217,7 @@ func (n *notifier) wait(ctx context.Context, stale func() bool, wake <-chan stru
 	if n.idle != nil {
 		n.idle()
 	}
-	poll := time.NewTicker(pollEvery)
+	poll := time.NewTimer(pollEvery)
 	defer poll.Stop()
 	for seen := false; !seen; {
 		select {
@@ -227,7 +228,9 @@ func (n *notifier) wait(ctx context.Context, stale func() bool, wake <-chan stru
 		case <-wake:
 			seen = true
 		case <-poll.C:
+			begin := time.Now()
 			seen = stale()
+			poll.Reset(max(pollEvery, pollShare*time.Since(begin)))
 		}
 	}
 	end := time.NewTimer(patience)

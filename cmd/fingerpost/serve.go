@@ -445,6 +445,7 @@ func (n *node) run(ctx context.Context) error {
 	go n.followHeld(watching)
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
+	keepHeap()
 	if slices.ContainsFunc(n.listeners, func(l listener) bool { return l.name == "http" }) && runtime.GOOS == "linux" && os.Getenv("GOMAXPROCS") == "" {
 		// An event loop a core keeps a thread of Go's busy: all else has its own.
 		runtime.GOMAXPROCS(2 * runtime.NumCPU())
