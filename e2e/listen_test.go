@@ -2,14 +2,22 @@ package e2e
 
 import (
 	"bufio"
+	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"fingerpost/internal/testca"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 )
 
 // program starts the program with a configuration and waits until it is ready.
@@ -121,6 +129,43 @@ func writeRules(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// TestHTTP3 asks the program as a browser does: over TCP first, which tells of HTTP/3.
+func TestHTTP3(t *testing.T) {
+	t.Parallel()
+	ca := testca.New()
+	certPEM, keyPEM := ca.Issue("a.example")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.pem"), append(certPEM, keyPEM...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := program(t, `{listen: {http: "", https: "127.0.0.1:0"}, certificates: {dir: "`+dir+`"}, redirects: [{from: "a.example", to: "https://to.example/"}]}`, nil)
+	m := regexp.MustCompile(`on=http3 addr=(\S+)`).FindStringSubmatch(log.String())
+	if m == nil {
+		t.Fatal(log)
+	}
+	_, port, _ := net.SplitHostPort(m[1])
+	config := &tls.Config{RootCAs: ca.Pool()}
+	overTCP := &http.Transport{TLSClientConfig: config, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, m[1])
+	}}
+	defer overTCP.CloseIdleConnections()
+	overUDP := &http3.Transport{TLSClientConfig: config, Dial: func(ctx context.Context, _ string, c *tls.Config, q *quic.Config) (*quic.Conn, error) {
+		return quic.DialAddr(ctx, m[1], c, q)
+	}}
+	defer overUDP.Close()
+	for i, transport := range []http.RoundTripper{overTCP, overUDP} {
+		req, _ := http.NewRequest("GET", "https://a.example:"+port+"/", nil)
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.ProtoMajor != []int{1, 3}[i] || resp.StatusCode != 301 || resp.Header.Get("Alt-Svc") != `h3=":`+port+`"; ma=86400` {
+			t.Errorf("got %s %d, Alt-Svc %q", resp.Proto, resp.StatusCode, resp.Header.Get("Alt-Svc"))
+		}
+	}
 }
 
 // An UDP port that is taken costs HTTP/3, and nothing else.

@@ -72,7 +72,7 @@ type Server struct {
 	// core, less for none: a goroutine for each connection, as elsewhere.
 	Loops int
 
-	httpsPort atomic.Pointer[string] // of the TLS listener served last; see front.port
+	httpsPort atomic.Pointer[string] // lowest of the TLS listeners; see front.port
 	notices   notices
 
 	mu     sync.Mutex // guards the two below
@@ -148,7 +148,7 @@ func (s *Server) ServePlain(l net.Listener) error {
 // of it.
 func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
 	p := port(l.Addr())
-	s.httpsPort.Store(&p)
+	s.servesHTTPS(p)
 	f := s.newFront(true, l.Addr())
 	f.server.Protocols.SetHTTP2(true)
 	// A client that offers http/1.0 alone would be refused (RFC 7301 3.2). It is
@@ -178,6 +178,23 @@ func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
 		}
 	}
 	return err
+}
+
+// servesHTTPS notes a port of https. Of several it is the lowest that visitors are
+// sent to.
+func (s *Server) servesHTTPS(port string) {
+	n, err := strconv.Atoi(port)
+	for err == nil {
+		before := s.httpsPort.Load()
+		if before != nil {
+			if other, _ := strconv.Atoi(*before); other <= n {
+				return
+			}
+		}
+		if s.httpsPort.CompareAndSwap(before, &port) {
+			return
+		}
+	}
 }
 
 // tlsConfig chooses among the configurations of a listener: net/http copies what

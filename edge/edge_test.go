@@ -90,6 +90,20 @@ func TestProtocolMatrix(t *testing.T) {
 	})
 }
 
+func TestOfSeveralHTTPSPortsTheLowestIsTheOne(t *testing.T) {
+	s := new(Server)
+	for _, tt := range []struct{ port, want string }{{"", ""}, {"8443", "8443"}, {"443", "443"}, {"10443", "443"}, {"", "443"}} {
+		s.servesHTTPS(tt.port)
+		got := ""
+		if p := s.httpsPort.Load(); p != nil {
+			got = *p
+		}
+		if got != tt.want {
+			t.Errorf("after %q: %q, want %q", tt.port, got, tt.want)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	s := start(t, compile(t, []fingerpost.Host{{Name: "a.example", To: "https://to.example/"}}, nil), nil,
 		[]string{"a.example"}, []string{"b.example", "shared.example"})

@@ -24,9 +24,13 @@ import (
 //
 // Only its own goroutine touches a loop, but for flags.
 type loop struct {
-	f      *front
-	epoll  int
-	listen int // the listener's socket, shared by all loops
+	f     *front
+	epoll int
+	// The listener's socket, shared by all loops: whichever is free takes the next
+	// connection. With a socket for each (SO_REUSEPORT) the system deals them out
+	// blindly, those of a busy loop wait while another has nothing to do, and a
+	// socket that systemd has opened cannot be multiplied.
+	listen int
 	wakeup int // eventfd: flags may have changed
 	tally  *telemetry.Tally
 
