@@ -636,3 +636,29 @@ func TestHandshakesGiveWay(t *testing.T) {
 		t.Errorf("got %d", got.StatusCode)
 	}
 }
+
+func TestAPanicInAHandshakeEndsItsConnectionOnly(t *testing.T) {
+	s := doorSite(t, func(s *Server) {
+		choose := s.Certificate
+		s.Certificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName == "b.example" {
+				panic("boom")
+			}
+			return choose(hello)
+		}
+	})
+	if conn, err := tls.Dial("tcp", s.https, &tls.Config{ServerName: "b.example", InsecureSkipVerify: true}); err == nil {
+		conn.Close()
+		t.Error("the handshake succeeded")
+	}
+	if conn, err := quic.DialAddr(t.Context(), s.https, &tls.Config{ServerName: "b.example", InsecureSkipVerify: true, NextProtos: []string{"h3"}}, nil); err == nil {
+		conn.CloseWithError(0, "")
+		t.Error("the handshake over UDP succeeded")
+	}
+	if got := s.raw(true, "a.example", good); got.StatusCode != 301 {
+		t.Errorf("got %d", got.StatusCode)
+	}
+	if log := s.logged.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "boom") {
+		t.Errorf("log:\n%s", log)
+	}
+}

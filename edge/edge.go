@@ -200,11 +200,20 @@ func (s *Server) servesHTTPS(port string) {
 // tlsConfig chooses among the configurations of a listener: net/http copies what
 // it is given, and session tickets need one to change keys in.
 func (s *Server) tlsConfig(f *front, version uint16, protos ...string) *tls.Config {
+	certificate := func(hello *tls.ClientHelloInfo) (c *tls.Certificate, err error) {
+		defer func() { // quic-go would let it end the program
+			if r := recover(); r != nil {
+				f.panicked(r)
+				err = errors.New("no certificate: a fault of the server")
+			}
+		}()
+		return s.Certificate(hello)
+	}
 	visitors := &tls.Config{
 		// CurvePreferences stay nil: the default has the post-quantum hybrid first.
 		MinVersion:     version,
 		CipherSuites:   cipherSuites,
-		GetCertificate: s.Certificate,
+		GetCertificate: certificate,
 		NextProtos:     protos,
 	}
 	bindTickets(visitors)
@@ -226,7 +235,7 @@ func (s *Server) tlsConfig(f *front, version uint16, protos ...string) *tls.Conf
 		hour.Store(now.Unix() / 3600)
 		visitors.SetSessionTicketKeys(s.TicketKeys(now))
 	}
-	return &tls.Config{MinVersion: version, NextProtos: protos, GetCertificate: s.Certificate, GetConfigForClient: choose}
+	return &tls.Config{MinVersion: version, NextProtos: protos, GetCertificate: certificate, GetConfigForClient: choose}
 }
 
 // cipherSuites are those of TLS 1.2 that seal what they encrypt (RFC 9325 4.2). What
