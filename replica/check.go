@@ -360,7 +360,7 @@ func (c *checking) items(p Proposal) iter.Seq2[*Item, error] {
 			yield(nil, ErrNoState)
 			return
 		}
-		base, newest := c.r.live.content.base, c.r.live.content.newest("", all)
+		base, newest := c.r.live.content.base, c.r.live.content.newest("", "")
 		c.r.mu.RUnlock()
 		next, stop := iter.Pull2(p.Changes)
 		defer stop()

@@ -184,9 +184,9 @@ func (c *content) thaw(frozen *content) {
 	for n, e := range c.levels[0].entries {
 		lower.entries[n] = e
 	}
-	for kind, names := range c.levels[0].others {
+	for _, names := range c.levels[0].others {
 		for n := range names {
-			lower.other(kind, n)
+			lower.other(n)
 		}
 	}
 	for form, keys := range c.levels[0].redirects {

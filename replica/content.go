@@ -15,7 +15,7 @@ type changes struct {
 	entries   map[string]entry
 	redirects map[fingerpost.HostPattern]map[string]struct{} // keys by form, of all that ever were in entries
 	claims    map[fingerpost.HostPattern]map[string]struct{} // hosts by each form that they named, at any time, besides their own
-	others    map[string]map[string]struct{}                 // names by kind, of all that ever were in entries and are neither host nor redirect
+	others    map[string]map[string]struct{}                 // names by group, of all that ever were in entries and are neither host nor redirect
 }
 
 type entry struct {
@@ -27,13 +27,24 @@ func newChanges() *changes {
 	return &changes{entries: map[string]entry{}, redirects: map[fingerpost.HostPattern]map[string]struct{}{}, claims: map[fingerpost.HostPattern]map[string]struct{}{}, others: map[string]map[string]struct{}{}}
 }
 
-func (c *changes) other(kind, name string) {
-	names := c.others[kind]
+func (c *changes) other(name string) {
+	g := group(name)
+	names := c.others[g]
 	if names == nil {
 		names = map[string]struct{}{}
-		c.others[kind] = names
+		c.others[g] = names
 	}
 	names[name] = struct{}{}
+}
+
+// group is a name as far as the first slash in its key, or its kind alone: what is
+// looked for in each handshake is found without all others of its kind.
+func group(name string) string {
+	kind := strings.IndexByte(name, 0) + 1
+	if i := strings.IndexByte(name[kind:], '/'); i >= 0 {
+		return name[:kind+i+1]
+	}
+	return name[:kind]
 }
 
 func insert(m map[fingerpost.HostPattern]map[string]struct{}, form fingerpost.HostPattern, key string) {
@@ -110,7 +121,7 @@ func (l *changes) set(kind, key string, e entry) (undo func()) {
 			}
 		}
 	default:
-		l.other(kind, n)
+		l.other(n)
 	}
 	return func() {
 		if had {
@@ -157,28 +168,38 @@ func (c *content) hostsNaming(form fingerpost.HostPattern) ([]string, error) {
 // items gives all items in order. Nothing must change the levels meanwhile.
 func (c *content) items() iter.Seq2[*Item, error] {
 	all := func(string) bool { return true }
-	return merge(c.newest("", all), "", c.base, all)
+	return merge(c.newest("", ""), "", c.base, all)
 }
 
-// newest gives what the levels hold under the names that want holds for, nil for
-// what is deleted. A kind says that want holds for no other.
-func (c *content) newest(kind string, want func(name string) bool) map[string]*Item {
+// newest gives what the levels hold of a kind under keys that begin with prefix, nil
+// for what is deleted; of all kinds where there is none.
+func (c *content) newest(kind, prefix string) map[string]*Item {
 	newest := map[string]*Item{}
+	from := name(kind, prefix)
 	add := func(n string, e entry) {
-		if _, ok := newest[n]; !ok && want(n) {
+		if _, ok := newest[n]; !ok && (kind == "" || strings.HasPrefix(n, from)) {
 			newest[n] = e.item
 		}
 	}
 	for _, l := range c.levels {
-		switch kind {
-		case "", KindHost, KindRedirect:
+		of := func(names map[string]struct{}) {
+			for n := range names {
+				if e, ok := l.entries[n]; ok {
+					add(n, e)
+				}
+			}
+		}
+		switch g := group(from); {
+		case kind == "", kind == KindHost, kind == KindRedirect:
 			for n, e := range l.entries {
 				add(n, e)
 			}
+		case strings.HasSuffix(g, "/"):
+			of(l.others[g])
 		default:
-			for n := range l.others[kind] {
-				if e, ok := l.entries[n]; ok {
-					add(n, e)
+			for other, names := range l.others {
+				if strings.HasPrefix(other, g) {
+					of(names)
 				}
 			}
 		}

@@ -326,7 +326,7 @@ func (r *Replica) Get(kind, key string) (*Item, error) {
 // Scan gives the items of a kind whose keys begin with prefix, in order, as of the
 // moment when it is ranged over. An item is the receiver's to keep. It reads only
 // what it gives, but of hosts and redirects all that have changed since the last
-// compaction.
+// compaction, and of other kinds these where the prefix has no slash.
 func (r *Replica) Scan(kind, prefix string) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
 		from := name(kind, prefix)
@@ -338,7 +338,7 @@ func (r *Replica) Scan(kind, prefix string) iter.Seq2[*Item, error] {
 			return
 		}
 		c := r.live.content
-		newest := c.newest(kind, want)
+		newest := c.newest(kind, prefix)
 		r.mu.RUnlock()
 		for it, err := range merge(newest, from, c.base, want) {
 			if err == nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"os"
@@ -32,17 +33,22 @@ var testCA = testca.New()
 // issued is a certificate with a serial number of the test's, sealed for a node.
 func (r *running) issued(id string, serial int64, names ...string) *fingerpost.Certificate {
 	r.t.Helper()
+	return r.issuedFor(r.t, id, serial, names...)
+}
+
+func (n *node) issuedFor(t testing.TB, id string, serial int64, names ...string) *fingerpost.Certificate {
+	t.Helper()
 	template := testca.Template(names...)
 	template.SerialNumber = big.NewInt(serial)
 	leaf, key := testCA.IssueFrom(template, testca.NewKey())
 	block, _ := pem.Decode(leaf)
 	parsed, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	der, _ := pem.Decode(key)
 	c := cert.Describe([]*x509.Certificate{parsed})
-	c.Name, c.Type, c.Key = id, fingerpost.ACME, r.certificates.sealer.Seal(cert.KeyPurpose, der.Bytes)
+	c.Name, c.Type, c.Key = id, fingerpost.ACME, n.certificates.sealer.Seal(cert.KeyPurpose, der.Bytes)
 	return c
 }
 
@@ -349,3 +355,48 @@ func (b *lockedBuffer) String() string {
 }
 
 func (b *lockedBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+// BenchmarkCovers is what a request over http asks of a host that is sent to https.
+func BenchmarkCovers(b *testing.B) {
+	n, err := start(options{http: "127.0.0.1:0", data: b.TempDir(), role: roleAll, given: func(string) bool { return true }, out: io.Discard, log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.close()
+	const count = 2000
+	c := n.issuedFor(b, "c", 1, "www.example.com")
+	var batch store.Batch
+	for i := range count {
+		next := *c
+		next.Name, next.Names = fmt.Sprintf("c%d", i), []string{fmt.Sprintf("www.h%d.example", i)}
+		changes, err := store.CertificateChanges(nil, &next)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if batch.Changes = append(batch.Changes, changes...); len(batch.Changes) > 900 || i == count-1 {
+			batch.Actor = store.Actor{Who: "test"}
+			if _, err := n.shared.db.Commit(b.Context(), batch); err != nil {
+				b.Fatal(err)
+			}
+			batch = store.Batch{}
+		}
+	}
+	for n.shared.replica.Status().Items[store.KindCertificate] < count {
+		time.Sleep(time.Millisecond)
+	}
+	for _, layer := range []string{"log", "snapshot"} {
+		if layer == "snapshot" {
+			if err := n.shared.replica.Compact(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run(layer, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if !n.certificates.served.Covers(fmt.Sprintf("www.h%d.example", i%count)) {
+					b.Fatal("not covered")
+				}
+			}
+		})
+	}
+}
