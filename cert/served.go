@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fingerpost"
@@ -36,6 +38,9 @@ type Served struct {
 	// this node's own copy, without waiting for anybody. Nil without a store.
 	Named func(name string) []Named
 	Load  func(certificate string) (*fingerpost.Certificate, int64, error)
+	// Version is another number whenever Named may answer otherwise than before; with
+	// it the last answers are kept. Nil: each is asked for.
+	Version func() uint64
 	// Sealer opens their keys.
 	Sealer *Sealer
 	// Default names the certificate for clients that send no server name and reach
@@ -44,6 +49,8 @@ type Served struct {
 	// CacheBytes bounds what is kept of the store's certificates; default 256 MiB,
 	// which is some 100,000 of one name or 40,000 of a hundred.
 	CacheBytes int
+
+	answers [answers]atomic.Pointer[answer] // of Named, by the hash of the name
 
 	mu    sync.Mutex               // guards what follows
 	ready map[string]*list.Element // of *loaded, by certificate
@@ -61,6 +68,33 @@ type loaded struct {
 	get   func() (*tls.Certificate, error) // runs once, waits for whoever runs it
 }
 
+// answers is how many answers of Named are kept: for hosts that are asked for all
+// the time, which a request over http may do in a microsecond.
+const answers = 4096
+
+type answer struct {
+	name    string
+	version uint64
+	list    []Named
+}
+
+var answersSeed = maphash.MakeSeed()
+
+// named is Named, as it last answered where that still holds.
+func (s *Served) named(name string) []Named {
+	if s.Version == nil {
+		return s.Named(name)
+	}
+	slot := &s.answers[maphash.String(answersSeed, name)%answers]
+	version := s.Version() // before Named is asked: what changes meanwhile makes the answer old
+	if a := slot.Load(); a != nil && a.version == version && a.name == name {
+		return a.list
+	}
+	a := &answer{strings.Clone(name), version, s.Named(name)}
+	slot.Store(a)
+	return a.list
+}
+
 // Certificate is for tls.Config.GetCertificate: see [Index.Certificate], whose
 // rules hold for both kinds of certificates together.
 func (s *Served) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -70,9 +104,18 @@ func (s *Served) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	if s.Named == nil {
 		return s.Files.Certificate(hello)
 	}
+	c, err := s.choose(hello, s.named)
+	if err != nil { // between what is told and what is read, one may have gone for another
+		c, err = s.choose(hello, s.Named)
+	}
+	return c, err
+}
+
+// choose is Certificate for a client that sends a server name.
+func (s *Served) choose(hello *tls.ClientHelloInfo, named func(string) []Named) (*tls.Certificate, error) {
 	host := strings.ToLower(hello.ServerName)
 	now := time.Now()
-	candidates := s.candidates(host, now)
+	candidates := s.candidates(host, now, named)
 	var fallback *tls.Certificate
 	var failed error
 	anyName := *hello // what is for the host was found by its names
@@ -104,7 +147,7 @@ type candidate struct {
 
 // candidates are all certificates for host, the best first: within their dates,
 // by the exact name, ECDSA, valid longest.
-func (s *Served) candidates(host string, now time.Time) []candidate {
+func (s *Served) candidates(host string, now time.Time, named func(string) []Named) []candidate {
 	var all []candidate
 	exact, wild := s.Files.Index().find(host)
 	at := 0 // where the wildcards begin
@@ -125,12 +168,12 @@ func (s *Served) candidates(host string, now time.Time) []candidate {
 			return b.NotAfter.Compare(a.NotAfter)
 		})
 	}
-	add(exact, s.Named(host))
+	add(exact, named(host))
 	if at = len(all); at == 1 && all[0].live(now) {
 		return all // nearly always
 	}
 	if label, suffix, ok := strings.Cut(host, "."); ok && label != "" {
-		add(wild, s.Named("*."+suffix))
+		add(wild, named("*."+suffix))
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int {
 		switch aLive, bLive := a.live(now), b.live(now); {
@@ -157,11 +200,11 @@ func (s *Served) Covers(host string) bool {
 	}
 	now := time.Now()
 	live := func(n Named) bool { return n.live(now) }
-	if slices.ContainsFunc(s.Named(host), live) {
+	if slices.ContainsFunc(s.named(host), live) {
 		return true
 	}
 	label, suffix, ok := strings.Cut(host, ".")
-	return ok && label != "" && slices.ContainsFunc(s.Named("*."+suffix), live)
+	return ok && label != "" && slices.ContainsFunc(s.named("*."+suffix), live)
 }
 
 // preset is for clients that send no server name.

@@ -185,6 +185,47 @@ func TestARenewedCertificateIsServedAtOnce(t *testing.T) {
 	}
 }
 
+// TestAnswersAreKeptUntilTheVersionIsAnother, and a certificate that has gone
+// meanwhile is looked for anew.
+func TestAnswersAreKeptUntilTheVersionIsAnother(t *testing.T) {
+	s, m := served(t, "")
+	version, asked := uint64(1), 0
+	s.Version = func() uint64 { return version }
+	s.Named = func(name string) []Named {
+		asked++
+		return m.named(name)
+	}
+	if s.Covers("a.example") || s.Covers("a.example") || asked != 2 { // its name and the wildcard
+		t.Errorf("asked %d times, want 2", asked)
+	}
+	old := stored(t, s.Sealer, "old", testca.Template("a.example"), false)
+	m.put(t, old)
+	if s.Covers("a.example") {
+		t.Error("nobody has told that it is another")
+	}
+	version++
+	for range 3 {
+		if !s.Covers("a.example") {
+			t.Error("it is not covered")
+		}
+	}
+	if asked != 3 {
+		t.Errorf("asked %d times, want 3", asked)
+	}
+	// The one that was told of is gone, for another, and nobody has told of that yet.
+	m.mu.Lock()
+	clear(m.byName)
+	clear(m.texts)
+	m.mu.Unlock()
+	m.put(t, stored(t, s.Sealer, "new", testca.Template("a.example"), false))
+	if shown(t, s, &tls.Config{ServerName: "a.example"}) == nil {
+		t.Error("the handshake failed")
+	}
+	if n := testing.AllocsPerRun(100, func() { s.Covers("a.example") }); n > 0 {
+		t.Errorf("%v allocations to say that a host is covered", n)
+	}
+}
+
 func TestManyHandshakesReadACertificateOnce(t *testing.T) {
 	s, m := served(t, "")
 	m.put(t, stored(t, s.Sealer, "shop", testca.Template("shop.example"), false))

@@ -38,6 +38,7 @@ type certificates struct {
 	zone   validation
 
 	changed chan struct{} // that those of the store are others
+	version atomic.Uint64 // of what the store says of names
 	sealed  atomic.Bool   // their keys cannot be opened
 	failing seldom        // said that one cannot be served
 }
@@ -58,7 +59,7 @@ func (n *node) openCertificates() error {
 		return err
 	}
 	c.changed = make(chan struct{}, 1)
-	c.served.Sealer, c.served.Named, c.served.Load = c.sealer, n.namedCertificates, n.storedCertificate
+	c.served.Sealer, c.served.Named, c.served.Load, c.served.Version = c.sealer, n.namedCertificates, n.storedCertificate, c.version.Load
 	if err := n.openValidation(); err != nil {
 		return err
 	}

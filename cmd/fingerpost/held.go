@@ -153,7 +153,7 @@ func (n *node) countOrders() {
 	})
 }
 
-// certificatesChanged lets followHeld look.
+// certificatesChanged makes what was said of names old, and lets followHeld look.
 func (n *node) certificatesChanged(changes []replica.Change) {
 	other := changes == nil
 	for i := range changes {
@@ -162,6 +162,7 @@ func (n *node) certificatesChanged(changes []replica.Change) {
 	if !other {
 		return
 	}
+	n.certificates.version.Add(1)
 	select {
 	case n.certificates.changed <- struct{}{}:
 	default: // it is told already
