@@ -195,8 +195,10 @@ func TestAnswersAreKeptUntilTheVersionIsAnother(t *testing.T) {
 		asked++
 		return m.named(name)
 	}
-	if s.Covers("a.example") || s.Covers("a.example") || asked != 2 { // its name and the wildcard
-		t.Errorf("asked %d times, want 2", asked)
+	for range 3 {
+		if s.Covers("a.example") || asked != 2 { // its name and the wildcard
+			t.Errorf("asked %d times, want 2", asked)
+		}
 	}
 	old := stored(t, s.Sealer, "old", testca.Template("a.example"), false)
 	m.put(t, old)
