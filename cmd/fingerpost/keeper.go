@@ -118,6 +118,9 @@ func (n *node) readPauses(ctx context.Context) error {
 	}
 	for part := range n.contents.kept.paused {
 		v, err := n.shared.db.Source(ctx, n.label(part))
+		if errors.Is(err, store.ErrUnavailable) && n.away.Load() {
+			return nil // publishing, which waits for the store, says what is paused
+		}
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
