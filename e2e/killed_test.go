@@ -64,7 +64,7 @@ func TestKilledInEveryStepOfAnOrder(t *testing.T) {
 	httpAddr, httpsAddr := freeAddr(t), freeAddr(t)
 	a := newAuthorityWith(t, testacme.PebbleOptions{KeepNonce: true}, httpAddr, httpsAddr, "")
 	proxy := testacme.NewProxy(t, a.Directory, a.Roots)
-	killer := &assassin{}
+	killer := new(assassin)
 	proxy.Fault = killer.fault
 	config := a.configure(t, proxy.Directory, proxy.RootsPEM, ", preflight: off, pack: 100")
 	control := newControl(t, "--config", config)
@@ -86,10 +86,9 @@ func TestKilledInEveryStepOfAnOrder(t *testing.T) {
 	again := func() {
 		kills++
 		logs.WriteString(control.stderr.String())
+		killer.mu.Lock() // it waits until the node is ready
+		defer killer.mu.Unlock()
 		control.restart()
-		killer.mu.Lock()
-		killer.victim = control
-		killer.mu.Unlock()
 	}
 	killer.mu.Lock()
 	killer.victim = control
