@@ -339,6 +339,23 @@ func TestRenewalStorm(t *testing.T) {
 	// What was replaced goes.
 	if !eventually(startLimit, func() bool { return n.metric("fingerpost_certificates") == count }) {
 		t.Errorf("%v certificates are kept, want %d", n.metric("fingerpost_certificates"), count)
+		var page struct{ Items []json.RawMessage }
+		n.must(&page, "GET", "certificates?limit=1000", "")
+		byName := map[string][]string{}
+		for _, item := range page.Items {
+			var c struct {
+				Name  string
+				Names []string
+			}
+			json.Unmarshal(item, &c)
+			for _, host := range c.Names {
+				byName[host] = append(byName[host], c.Name)
+			}
+			if host := c.Names; len(host) == 1 && len(byName[host[0]]) > 1 {
+				t.Logf("two for %s: %s", host[0], item)
+			}
+		}
+		t.Logf("%d listed for %d names", len(page.Items), len(byName))
 	}
 	t.Logf("%d certificates issued in %.1f s, renewed in %.1f s; %d handshakes meanwhile, %d failed", count, issued.Seconds(), renewed.Seconds(), shook.Load(), failed.Load())
 }

@@ -48,6 +48,10 @@ type Issuer struct {
 	Ended func(ca string, result Result)
 	Log   *slog.Logger
 
+	// records is held from the reading of a certificate's record to the writing of
+	// what follows from it: else one that was deleted meanwhile would come back.
+	records sync.Mutex
+
 	mu      sync.Mutex       // guards what is below; the planner is not safe by itself
 	planner *planner.Planner // nil while another node orders
 	poke    chan struct{}
@@ -206,7 +210,10 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		for _, name := range dropped {
 			gone = append(gone, Record{Kind: KindName, Key: name})
 		}
-		if err := i.write(ctx, fence, gone...); err != nil {
+		i.records.Lock()
+		err := i.write(ctx, fence, gone...)
+		i.records.Unlock()
+		if err != nil {
 			return err
 		}
 		wait := 24 * time.Hour
@@ -581,6 +588,8 @@ func passes(err error) bool {
 func (i *Issuer) done(ctx context.Context, fence int64, o *Order, stop context.CancelCauseFunc) {
 	now := time.Now()
 	plan := o.Spec.Plan
+	i.records.Lock()
+	defer i.records.Unlock()
 	var result planner.Result
 	var records []Record
 	done := past{Plan: plan}

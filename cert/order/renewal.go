@@ -89,7 +89,21 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 		i.Log.DebugContext(ctx, "no renewal information", "certificate", id, "error", err)
 	}
 	records := []Record{old, {Kind: KindDue, Key: instant(next) + "/" + id, Value: []byte("{}")}}
+	i.records.Lock()
+	defer i.records.Unlock()
 	if err == nil && window != c.Window {
+		// The CA has taken its time: it may be gone, or replaced, by now.
+		value, getErr := i.Driver.Storage.Get(ctx, KindCertificate, id)
+		if errors.Is(getErr, ErrNoRecord) {
+			return i.write(ctx, fence, old)
+		}
+		c = Certificate{}
+		if getErr == nil {
+			getErr = json.Unmarshal(value, &c)
+		}
+		if getErr != nil {
+			return getErr
+		}
 		c.Window = window
 		records = append(records, record(KindCertificate, id, c))
 	}
