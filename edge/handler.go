@@ -32,6 +32,7 @@ type front struct {
 	finish     func(context.Context) error // ends what is not in a lane, gently
 	cut        func()                      // and at once
 
+	loops    sync.WaitGroup // that run
 	draining atomic.Bool
 	drained  chan struct{} // closed when draining begins
 
@@ -74,6 +75,7 @@ func (f *front) shutdown(ctx context.Context) error {
 	err := f.finish(ctx)
 	empty := make(chan struct{})
 	go func() {
+		f.loops.Wait() // what they have is counted only when they look
 		f.conns.until(func() bool { return f.conns.count.Load() == 0 })
 		close(empty)
 	}()
@@ -89,6 +91,7 @@ func (f *front) shutdown(ctx context.Context) error {
 		for _, fn := range f.toKill {
 			fn()
 		}
+		f.toKill = nil
 		f.mu.Unlock()
 		f.cut()
 		f.conns.closeAll()

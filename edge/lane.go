@@ -58,6 +58,12 @@ func (f *front) tooSlow(h *h1.Head) {
 	h.Status, h.Why = http.StatusRequestTimeout, "the head took too long"
 }
 
+// isLast reports whether a request that net/http should have is answered here, since
+// net/http takes no more: the listener drains.
+func (f *front) isLast(h *h1.Head, v h1.Verdict) bool {
+	return v == h1.HandOver && !h.HTTP2 && f.draining.Load()
+}
+
 // client is who is at the other end of a connection.
 type client struct {
 	addr       netip.AddrPort // not valid for a UNIX socket
@@ -164,11 +170,15 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		v := h1.Incomplete
 		for used < n && keep {
 			v = b.head.Read(b.in[used:n], limits)
+			last := f.isLast(&b.head, v)
+			if last {
+				v = h1.Redirectable
+			}
 			if v == h1.Incomplete || v == h1.HandOver {
 				break
 			}
 			b.out, keep = f.respond(b.out, f.tally, &b.head, v, x, peer, at)
-			more = mayGoOn(&b.head, v)
+			more = last || mayGoOn(&b.head, v)
 			answered++
 			used += b.head.Size
 			b.head.Reset()
@@ -343,9 +353,10 @@ type peerKey struct{}
 // workers run serve for connections, one goroutine for each. Those that are done
 // wait for the next: their stacks have grown to what is needed.
 type workers struct {
-	serve func(net.Conn)
-	work  chan net.Conn
-	idle  atomic.Int32
+	serve    func(net.Conn)
+	panicked func(net.Conn, any)
+	work     chan net.Conn
+	idle     atomic.Int32
 }
 
 const maxIdleWorkers = 256
@@ -358,9 +369,19 @@ func (w *workers) run(c net.Conn) {
 	}
 }
 
+// once serves one connection; a fault of the program ends no other.
+func (w *workers) once(c net.Conn) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.panicked(c, r)
+		}
+	}()
+	w.serve(c)
+}
+
 func (w *workers) loop(c net.Conn) {
 	for {
-		w.serve(c)
+		w.once(c)
 		if w.idle.Add(1) > maxIdleWorkers {
 			w.idle.Add(-1)
 			return
@@ -376,7 +397,7 @@ func (w *workers) loop(c net.Conn) {
 
 // accept gives the connections of l to workers until l ends.
 func (f *front) accept(l net.Listener, serve func(net.Conn)) error {
-	w := &workers{serve: serve, work: make(chan net.Conn)}
+	w := &workers{serve: serve, panicked: func(c net.Conn, r any) { f.panicked(r); f.close(c, &client{conn: c}) }, work: make(chan net.Conn)}
 	defer close(w.work)
 	var pause time.Duration
 	for {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -31,7 +32,8 @@ type loop struct {
 	// blindly, those of a busy loop wait while another has nothing to do, and a
 	// socket that systemd has opened cannot be multiplied.
 	listen int
-	wakeup int // eventfd: flags may have changed
+	waking sync.Mutex // guards wakeup against its end
+	wakeup int        // eventfd: flags may have changed; -1 once the loop has ended
 	tally  *telemetry.Tally
 
 	conns   []*socket // by descriptor
@@ -84,7 +86,8 @@ const (
 const (
 	wheelSlots = 128 // more than any time-out but a long idle one, which is looked at on the way
 	loopBuffer = 64 << 10
-	acceptRun  = 64 // connections accepted before others have their turn
+	readTurn   = 16 << 10 // read of one connection before others have their turn, and kept of it at most
+	acceptRun  = 64       // connections accepted before others have their turn
 )
 
 // serveLoops serves a TCP listener by one loop for each core, until Shutdown. It
@@ -131,7 +134,7 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 		}
 	})
 	for _, l := range loops {
-		go l.run()
+		f.loops.Go(l.run)
 	}
 	<-f.drained // the loops go on until their connections have ended
 	return true, nil
@@ -162,9 +165,12 @@ func newLoop(f *front, listen int) (*loop, error) {
 }
 
 func (l *loop) free() {
-	for _, fd := range []int{l.listen, l.wakeup, l.epoll} {
-		if fd >= 0 {
-			unix.Close(fd)
+	l.waking.Lock()
+	defer l.waking.Unlock()
+	for _, fd := range []*int{&l.listen, &l.wakeup, &l.epoll} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+			*fd = -1 // the number is somebody else's soon
 		}
 	}
 }
@@ -172,7 +178,11 @@ func (l *loop) free() {
 // wake makes the loop look at the flags.
 func (l *loop) wake() {
 	one := binary.NativeEndian.AppendUint64(nil, 1)
-	unix.Write(l.wakeup, one)
+	l.waking.Lock()
+	defer l.waking.Unlock()
+	if l.wakeup >= 0 {
+		unix.Write(l.wakeup, one)
+	}
 }
 
 func (l *loop) watch(op, fd int, events uint32) error {
@@ -218,7 +228,7 @@ func (l *loop) run() {
 		l.now = l.f.now()
 		before := l.open
 		if second := l.now.Unix(); second != l.second {
-			l.tick(second) // first: deadlines are counted from here
+			l.tickOn(second) // first: deadlines are counted from here
 		}
 		for i := 0; i < n; {
 			i += l.events(events[i:n])
@@ -264,14 +274,7 @@ func (l *loop) count(before int) {
 // events does what is due, and gives how many it has done: fewer than all only
 // where one has panicked, whose connection is closed.
 func (l *loop) events(list []unix.EpollEvent) (done int) {
-	defer func() {
-		if r := recover(); r != nil {
-			l.f.panicked(r)
-			if s := l.current; s != nil && l.conns[s.fd] == s {
-				l.close(s)
-			}
-		}
-	}()
+	defer l.recovered()
 	for i := range list {
 		done++
 		l.event(int(list[i].Fd))
@@ -297,13 +300,18 @@ func (l *loop) event(fd int) {
 // flags does what was asked from outside.
 func (l *loop) flags() {
 	if l.f.draining.Load() && !l.draining {
-		l.acceptSome() // those whom the system has told already that we are there
+		for l.acceptSome() { // those whom the system has told already that we are there
+		}
 		l.accept(false)
 		unix.Close(l.listen)
 		l.listen = -1
 		l.draining = true
 		for _, s := range l.conns {
-			if s != nil && s.state == reading && len(s.in) == 0 {
+			if s == nil || s.state != reading || len(s.in) > 0 {
+				continue
+			}
+			l.ready(s) // what it has sent already is answered
+			if l.conns[s.fd] == s && s.state == reading && len(s.in) == 0 {
 				l.close(s)
 			}
 		}
@@ -317,7 +325,8 @@ func (l *loop) flags() {
 	}
 }
 
-func (l *loop) acceptSome() {
+// acceptSome takes new connections, and tells whether there may be more.
+func (l *loop) acceptSome() (more bool) {
 	var raw unix.RawSockaddrAny
 	for range acceptRun {
 		size := uint32(unix.SizeofSockaddrAny)
@@ -327,13 +336,13 @@ func (l *loop) acceptSome() {
 		case unix.ECONNABORTED, unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			return
+			return false
 		default: // EMFILE and its like: what waits would wake us for ever
 			if l.paused != l.second {
 				l.f.log.Warn("cannot accept a connection; it is tried again", "err", error(errno), "in", time.Second)
 			}
 			l.paused = l.second
-			return
+			return false
 		}
 		s := l.take(int(r), addrOf(&raw))
 		// With deferred accept the request is here already: nine times of ten there
@@ -349,6 +358,7 @@ func (l *loop) acceptSome() {
 			l.close(s)
 		}
 	}
+	return true
 }
 
 // take begins a connection.
@@ -400,7 +410,7 @@ func (l *loop) ready(s *socket) {
 		return
 	}
 	have := copy(l.in, s.in)
-	n, errno := l.recv(s.fd, l.in[have:])
+	n, errno := l.recv(s.fd, l.in[have:min(have+readTurn, len(l.in))])
 	switch {
 	case errno == unix.EAGAIN:
 		return
@@ -422,11 +432,15 @@ func (l *loop) answer(s *socket, b []byte) {
 	l.head.Scanned = s.scanned
 	for used < len(b) && keep && len(l.out) < maxPipelined {
 		v = l.head.Read(b[used:], f.headLimits())
+		last := f.isLast(&l.head, v)
+		if last {
+			v = h1.Redirectable
+		}
 		if v == h1.Incomplete || v == h1.HandOver {
 			break
 		}
 		l.out, keep = f.respond(l.out, l.tally, &l.head, v, l.x, &l.peer, l.now)
-		more = mayGoOn(&l.head, v)
+		more = last || mayGoOn(&l.head, v)
 		answered++
 		used += l.head.Size
 		l.head.Reset()
@@ -617,6 +631,24 @@ func (l *loop) reschedule(s *socket) {
 	}
 }
 
+// tickOn is tick, for which a fault of the program is no end of it either.
+func (l *loop) tickOn(second int64) {
+	defer l.recovered()
+	l.tick(second)
+}
+
+// recovered, deferred, logs a panic and closes the connection that it was about.
+func (l *loop) recovered() {
+	r := recover()
+	if r == nil {
+		return
+	}
+	l.f.panicked(r)
+	if s := l.current; s != nil && s.fd < len(l.conns) && l.conns[s.fd] == s {
+		l.close(s)
+	}
+}
+
 // tick closes what has been waited for long enough.
 func (l *loop) tick(second int64) {
 	if second < l.second || second-l.second > wheelSlots { // the clock jumped: nobody's fault
@@ -655,6 +687,7 @@ func (l *loop) tick(second int64) {
 
 // timedOut tells a client that its head took too long.
 func (l *loop) timedOut(s *socket) {
+	l.current = s
 	l.f.tooSlow(&l.head)
 	l.peer.addr = s.addr
 	l.out, _ = l.f.respond(l.out[:0], l.tally, &l.head, h1.Bad, l.x, &l.peer, l.now)
