@@ -199,7 +199,8 @@ func (s *Server) deleteCertificate(ctx context.Context, in *deleteCertificateInp
 		return nil, err
 	}
 	changes[0].If = it.Rev
-	receipt, err := s.Store.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Sum: sum, Changes: changes, Actor: p.actor(), Note: in.Note})
+	receipt, err := s.Store.Commit(ctx, store.Batch{Key: keyOf(p, in.Key), Sum: sum, Changes: changes, Actor: p.actor(), Note: in.Note,
+		Records: []store.Record{{Kind: order.KindCertificate, Key: v.Name}}}) // what the issuer remembers of it goes, too
 	if err != nil {
 		return nil, err
 	}

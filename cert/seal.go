@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,10 +96,22 @@ func OpenSecret(file string) (secret string, made bool, err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), file)
 	}
+	if err == nil {
+		err = syncFolder(filepath.Dir(file))
+	}
 	if err != nil {
 		return "", false, err
 	}
 	return secret, true, nil
+}
+
+// syncFolder has a new name in a folder on disk.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // derive makes a key for one use of a secret (RFC 5869).
@@ -110,8 +123,30 @@ func (k *sealKey) derive(use string, n int) []byte {
 	return key
 }
 
+// Has reports whether the secret with an id, as ID gives it, is one of s.
+func (s *Sealer) Has(id string) bool {
+	for i := range s.keys {
+		if s.keys[i].name() == id {
+			return true
+		}
+	}
+	return false
+}
+
+// ID names the secret that is sealed with; it tells nothing of it.
+func (s *Sealer) ID() string { return s.keys[0].name() }
+
+func (k *sealKey) name() string { return hex.EncodeToString(k.derive("name", 8)) }
+
 // Derive gives 32 bytes that all nodes with the same secret know, for one use.
 func (s *Sealer) Derive(use string) [32]byte { return [32]byte(s.keys[0].derive(use, 32)) }
+
+// DeriveFirst is Derive by the oldest secret that is there: for what others have
+// written down, such as the targets of CNAMEs, and must not change with a new one
+// before it. Take the oldest away only when nobody relies on it.
+func (s *Sealer) DeriveFirst(use string) [32]byte {
+	return [32]byte(s.keys[len(s.keys)-1].derive(use, 32))
+}
 
 // Seal encrypts plain for a purpose: what is sealed for one, such as a
 // certificate's name, does not open for another.

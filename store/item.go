@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -130,14 +132,24 @@ func (it *Item) Certificate() (*fingerpost.Certificate, error) {
 }
 
 // ServerName says that a certificate is for a name. It is what a node looks for
-// in a handshake, before it reads the certificate itself. With the serial number
+// in a handshake, before it reads the certificate itself. With serial number and chain
 // it is another whenever the certificate is, so that both have one revision.
 type ServerName struct {
 	ECDSA     bool   `json:"ecdsa,omitempty"`
 	NotBefore int64  `json:"notBefore"` // seconds since 1970
 	NotAfter  int64  `json:"notAfter"`
 	Serial    string `json:"serial"`
+	Chain     string `json:"chain"`              // a hash: another chain is another certificate to serve
 	Imported  bool   `json:"imported,omitempty"` // nobody renews it by itself
+}
+
+// chainHash names a chain shortly.
+func chainHash(chain [][]byte) string {
+	h := sha256.New()
+	for _, link := range chain {
+		h.Write(link)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // ServerNameKey is the key of a ServerName: the name, a slash, the certificate's
@@ -165,7 +177,7 @@ func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {
 			return nil, err
 		}
 		changes = append(changes, Change{Op: Put, Item: item})
-		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Imported: c.Type == fingerpost.Imported})
+		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported})
 		if err != nil {
 			return nil, err
 		}

@@ -201,7 +201,7 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		}
 		var gone []Record
 		for _, id := range work.Obsolete {
-			if i.Used != nil && i.Used(id) {
+			if i.Used != nil && i.Used(id) || i.unreplaced(ctx, id) {
 				i.InUse(id, true)
 				continue
 			}
@@ -210,10 +210,7 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		for _, name := range dropped {
 			gone = append(gone, Record{Kind: KindName, Key: name})
 		}
-		i.records.Lock()
-		err := i.write(ctx, fence, gone...)
-		i.records.Unlock()
-		if err != nil {
+		if err := i.forget(ctx, fence, gone); err != nil {
 			return err
 		}
 		wait := 24 * time.Hour
@@ -228,6 +225,25 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		}
 		t.Stop()
 	}
+}
+
+// unreplaced reports whether a certificate is valid still and none of its names has
+// another: nobody wants them now. It stays until it is over, since who takes hosts away
+// by mistake will want them back, and the CA counts.
+func (i *Issuer) unreplaced(ctx context.Context, id string) bool {
+	value, err := i.Driver.Storage.Get(ctx, KindCertificate, id)
+	var c Certificate
+	if err != nil || json.Unmarshal(value, &c) != nil || !time.Now().Before(c.NotAfter) {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, name := range c.Names {
+		if s, ok := i.planner.Status(time.Now(), name); ok && s.Certificate != "" && s.Certificate != id {
+			return false
+		}
+	}
+	return true
 }
 
 func (i *Issuer) parallel() int {
@@ -281,6 +297,23 @@ func (i *Issuer) write(ctx context.Context, fence int64, records ...Record) erro
 		i.Log.WarnContext(ctx, "a result is not stored yet; trying on", "error", err)
 		sleep(ctx, time.Second)
 	}
+}
+
+// together is how many records are deleted in one write. A certificate stands for as
+// many changes as it has names, of which a storage takes a thousand or so at once.
+const together = 5
+
+// forget deletes records that do not depend on each other.
+func (i *Issuer) forget(ctx context.Context, fence int64, records []Record) error {
+	for piece := range slices.Chunk(records, together) {
+		i.records.Lock()
+		err := i.write(ctx, fence, piece...)
+		i.records.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // load tells a new planner what there is, and gives the orders that were open.
@@ -364,7 +397,7 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the open orders: %w", err)
 	}
-	if err := i.write(ctx, fence, stale...); err != nil {
+	if err := i.forget(ctx, fence, stale); err != nil {
 		return nil, err
 	}
 	i.mu.Lock()

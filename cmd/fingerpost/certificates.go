@@ -71,6 +71,9 @@ func (n *node) openCertificates() error {
 	if len(n.settings.ACME.CAs) == 0 {
 		return nil
 	}
+	if err := n.checkClusterKey(n.life); err != nil {
+		return err
+	}
 	return n.openIssuer()
 }
 
@@ -108,6 +111,40 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 		own.Message = file + ": " + own.Message
 	}
 	return sealer, err
+}
+
+// kindClusterKey is the record of which key this cluster has, as the first node that
+// orders certificates has noted it; its key: "id".
+const kindClusterKey = "cluster-key"
+
+// checkClusterKey refuses to have a control node order with a key that the others do
+// not have. Where the store is away it cannot say; what it would seal is not taken then
+// either.
+func (n *node) checkClusterKey(ctx context.Context) error {
+	r, err := n.shared.db.GetRecord(ctx, kindClusterKey, "id")
+	var id string
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		id = n.certificates.sealer.ID()
+		value, err := json.Marshal(id)
+		if err == nil {
+			_, err = n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindClusterKey, Key: "id", Value: value}}, Actor: store.Actor{Who: "certificates"}})
+		}
+		if err != nil && !errors.Is(n.storeAway(err), errStoreAway) {
+			return err
+		}
+		return nil
+	case err != nil:
+		if errors.Is(n.storeAway(err), errStoreAway) {
+			return nil
+		}
+		return err
+	}
+	if err := json.Unmarshal(r.Value, &id); err != nil || !n.certificates.sealer.Has(id) {
+		return &fingerpost.Error{Code: "other_cluster_key", Message: "this node's cluster key is not that of the store, and opens none of its private keys",
+			Hint: "copy " + clusterKeyFile + " from the data folder of another control node, or set clusterKeyFile or clusterKeyEnv"}
+	}
+	return nil
 }
 
 // defaultCertificate names the certificate for clients that send no server name.
@@ -423,6 +460,14 @@ func (s *certStore) certificate(ctx context.Context, r order.Record) (changes []
 	if err != nil {
 		return nil, nil, err
 	}
+	if before == nil {
+		switch _, err := s.db.GetRecord(ctx, r.Kind, r.Key); {
+		case err == nil:
+			return nil, nil, nil // somebody has deleted it: it does not come back, and its record goes
+		case !errors.Is(err, store.ErrNotFound):
+			return nil, nil, err
+		}
+	}
 	if len(next.Chain) == 0 { // as Range gave it: nothing of it is another
 		return nil, rest, nil
 	}
@@ -478,6 +523,9 @@ func (n *node) answerAsks(ctx context.Context) error {
 	}
 	issuer := n.certificates.issuer
 	for _, r := range list {
+		if !issuer.Ask(func(*planner.Planner, time.Time) {}) {
+			return nil // another node orders by now
+		}
 		var a admin.Ask
 		if err := json.Unmarshal(r.Value, &a); err == nil {
 			switch a.Do {
@@ -518,7 +566,7 @@ func (n *node) adminCertificates() *admin.Certificates {
 	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
-			secret := c.sealer.Derive("validation labels")
+			secret := c.sealer.DeriveFirst("validation labels")
 			return zone.ValidationCNAME(strings.TrimPrefix(name, "*."), zoneName, secret[:])
 		}
 	}

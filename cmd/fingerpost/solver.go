@@ -250,7 +250,7 @@ func (s *solver) removeStale(ctx context.Context) error {
 // challengeLabel is the label of a domain in the validation zone; a wildcard has
 // that of its base.
 func (n *node) challengeLabel(domain string) string {
-	secret := n.certificates.sealer.Derive("validation labels")
+	secret := n.certificates.sealer.DeriveFirst("validation labels")
 	return zone.ValidationLabel(strings.TrimPrefix(domain, "*."), secret[:])
 }
 

@@ -94,14 +94,15 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 // from being ordered: whoever forgets to import its successor is not left without.
 const importedLeft = 7 * 24 * time.Hour
 
-// imported reports whether a name has an imported certificate.
+// imported reports whether a name has an imported certificate that nearly all clients
+// can verify. One for RSA stands beside ours.
 func (n *node) imported(name string) bool {
 	for it, err := range n.shared.replica.Scan(store.KindServerName, name+"/") {
 		if err != nil {
 			return false
 		}
 		item := store.Item(*it)
-		if s, _, err := item.ServerName(); err == nil && s.Imported && time.Until(time.Unix(s.NotAfter, 0)) > importedLeft {
+		if s, _, err := item.ServerName(); err == nil && s.Imported && s.ECDSA && time.Until(time.Unix(s.NotAfter, 0)) > importedLeft {
 			return true
 		}
 	}
@@ -133,6 +134,7 @@ func (n *node) policy(team string) planner.Policy {
 const (
 	wantedPause = 500 * time.Millisecond
 	wantedShare = 20
+	wantedAgain = time.Minute
 )
 
 // followWanted tells the issuer of names that have come and gone, until ctx ends.
@@ -144,6 +146,7 @@ func (n *node) followWanted(ctx context.Context) {
 		pause := max(wantedPause, wantedShare*time.Since(begin))
 		select {
 		case <-changed:
+		case <-time.After(wantedAgain): // what this node could not be told, or began to order since
 		case <-ctx.Done():
 			return
 		}
