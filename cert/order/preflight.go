@@ -159,7 +159,15 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 func (p *Preflight) provided(ctx context.Context, q Question) (*Failure, error) {
 	base := strings.TrimPrefix(q.Name, "*.")
 	probe := Challenge{Name: base, Type: DNS01, Record: "_acme-challenge." + base, TXT: "fingerpost-check-" + rand.Text(), Provider: true}
-	defer p.Solver.Remove(context.WithoutCancel(ctx), []Challenge{probe})
+	defer func() {
+		clean := ctx
+		if ctx.Err() != nil { // we are to end, and do so soon, but not without a try
+			var cancel context.CancelFunc
+			clean, cancel = context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+		}
+		p.Solver.Remove(clean, []Challenge{probe})
+	}()
 	err := p.Solver.Present(ctx, []Challenge{probe})
 	var unshown Unshown
 	if errors.As(err, &unshown) {
