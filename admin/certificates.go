@@ -105,7 +105,7 @@ type NameResource struct {
 	Name        string          `json:"name"`
 	Status      string          `json:"status,omitempty" enum:"pending_validation,issued,inactive,expired,validation_timed_out,revoked,failed"`
 	Validation  string          `json:"validation,omitempty" enum:"pending,success,failed,timed_out" doc:"absent for imported certificates"`
-	Method      string          `json:"method,omitempty" doc:"how it is validated: dns-01, http-01 or tls-alpn-01"`
+	Method      string          `json:"method,omitempty" doc:"how it is validated: dns-01, dns-01-provider (through the DNS provider of the domain), http-01, tls-alpn-01 or dns-persist-01"`
 	Record      *RecordResource `json:"record,omitempty" doc:"to be set once, so that it can be validated over DNS; absent without a validation zone"`
 	Reason      string          `json:"reason,omitempty" doc:"where it stands, in plain words"`
 	NextStep    string          `json:"nextStep,omitempty" doc:"what comes next, by us or by you"`

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"fingerpost"
 )
@@ -18,6 +19,9 @@ type ACME struct {
 	ValidationZone string // a DNS name that is delegated to this program, or empty
 	Preflight      bool   // look at a name's DNS before anything is ordered
 	Private        bool   // names and addresses that are not public may have certificates
+
+	DNSHook    []string // the program that sets TXT records at a DNS provider, and its first arguments; a path is absolute
+	DNSPersist bool     // names may be proven by a record that stays (dns-persist-01, a draft)
 }
 
 // CA is a certificate authority that speaks ACME (RFC 8555).
@@ -47,6 +51,8 @@ type acmeKeys struct {
 	ValidationZone string `json:"validationZone"`
 	Preflight      string `json:"preflight"`
 	Private        bool   `json:"private"`
+	DNSHook        *node  `json:"dnsHook"`
+	DNSPersist     bool   `json:"dnsPersist"`
 	Fallback       []CA   `json:"fallback"`
 }
 
@@ -107,6 +113,20 @@ func (f *reader) acme(n *node, bad func(field, message, hint string)) (a ACME) {
 	default:
 		bad("acme.preflight", "acme.preflight "+quote(keys.Preflight)+" is unknown", "one of on, off")
 	}
+	if h := keys.DNSHook; h != nil {
+		ok := h.kind == kindList && len(h.items) > 0
+		for i := 0; ok && i < len(h.items); i++ {
+			ok = h.items[i].kind == kindText && (i > 0 || h.items[i].text != "")
+			a.DNSHook = append(a.DNSHook, h.items[i].text)
+		}
+		if !ok {
+			f.fail(h, "bad_value", "acme.dnsHook", "acme.dnsHook is not a list of a program and its arguments", "as in [./dns-hook, example]")
+			a.DNSHook = nil
+		} else if strings.ContainsRune(a.DNSHook[0], '/') { // else it is searched for in PATH
+			a.DNSHook[0] = f.absolute(a.DNSHook[0])
+		}
+	}
+	a.DNSPersist = keys.DNSPersist
 	if a.Private = keys.Private; keys.ValidationZone != "" {
 		name, err := fingerpost.ParseHostPattern(keys.ValidationZone)
 		if err != nil || name.IsWildcard() {

@@ -14,6 +14,8 @@ func TestACMESettings(t *testing.T) {
   pack: 25
   validationZone: ACME.example.net
   preflight: off
+  dnsHook: [./bin/hook, "--zone", example]
+  dnsPersist: true
   fallback:
     - {name: second, directory: "https://ca.example/dir", caRoots: roots.pem, eab: {keyID: k1, keyFile: eab.key}}
 resolvers: [192.0.2.53, "127.0.0.1:5353", "2001:db8::53"]
@@ -26,7 +28,7 @@ listen: {dns: ":53"}
 		t.Fatal(err)
 	}
 	s := set.Settings()
-	want := ACME{Pack: 25, ValidationZone: "acme.example.net", CAs: []CA{
+	want := ACME{Pack: 25, DNSHook: []string{filepath.Join(dir, "bin/hook"), "--zone", "example"}, DNSPersist: true, ValidationZone: "acme.example.net", CAs: []CA{
 		{Name: "acme-v02.api.letsencrypt.org", Directory: LetsEncrypt, Email: "ops@example.com", Profile: "tlsserver"},
 		{Name: "second", Directory: "https://ca.example/dir", Email: "ops@example.com", Roots: filepath.Join(dir, "roots.pem"), EAB: EAB{KeyID: "k1", KeyFile: filepath.Join(dir, "eab.key")}},
 	}}
@@ -50,6 +52,10 @@ func TestACMESettingsThatAreWrong(t *testing.T) {
 		{"acme: {validationZone: 'a b'}", "is not a DNS name"},
 		{"acme: {preflight: maybe}", "is unknown"},
 		{"acme: {fallback: [{directory: '" + LetsEncrypt + "'}]}", "two CAs are called"},
+		{"acme: {dnsHook: ./hook}", "acme.dnsHook is not a list"},
+		{"acme: {dnsHook: []}", "acme.dnsHook is not a list"},
+		{"acme: {dnsHook: ['', a]}", "acme.dnsHook is not a list"},
+		{"acme: {dnsHook: [./hook, [a]]}", "acme.dnsHook is not a list"},
 		{"acme: {mail: me@example.com}", `unknown key "mail"`},
 		{"acme: []", "must be a map of keys"},
 		{"resolvers: [ns.example]", "is not the address of a name server"},

@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -28,6 +27,14 @@ const (
 	DNSPersist01 = acme.ChallengeTypeDNSPersist01 // a draft: only where it is asked for by name
 )
 
+// DNSProvider01 is a method of ours and no type of challenge: dns-01, with the TXT
+// value set in the domain's own zone through its DNS provider.
+const DNSProvider01 = "dns-01-provider"
+
+// CodeProvider is the code of a failure of the domain's DNS provider. Its Detail is
+// what the provider has said.
+const CodeProvider = "dnsProvider"
+
 // Challenge is what a CA wants to see, once it is told to look.
 type Challenge struct {
 	Name string `json:"name"` // without "*."
@@ -42,21 +49,38 @@ type Challenge struct {
 	// same, to stay.
 	Record string `json:"record,omitempty"` // without a dot at the end
 	TXT    string `json:"txt,omitempty"`
+	// Provider: the value goes to the domain's DNS provider, not into our own zone.
+	Provider bool `json:"provider,omitempty"`
 }
 
 // Solver shows challenges to the world.
 type Solver interface {
 	// Present returns once every node that the CA may ask, and that could be
-	// reached, gives the answers. It may be called again with the same.
+	// reached, gives the answers. It may be called again with the same. An [Unshown]
+	// has those that could not be shown; all others are.
 	Present(ctx context.Context, challenges []Challenge) error
 	// Remove forgets them. What was never presented is no error.
 	Remove(ctx context.Context, challenges []Challenge) error
 }
 
-// choose picks the challenge of an authorization by the name's methods. The
-// challenge is a copy: the library decodes later answers into the slice it
-// came from.
-func choose(authz acme.Authorization, methods []string) (acme.Challenge, error) {
+// Unshown is the error of a [Solver] about some of the challenges, each the fault of
+// its own name.
+type Unshown map[Challenge]Failure
+
+func (u Unshown) Error() string {
+	for _, f := range u {
+		if len(u) > 1 {
+			return fmt.Sprintf("%s; and %d more", f.Reason, len(u)-1)
+		}
+		return f.Reason
+	}
+	return "nothing"
+}
+
+// choose picks the challenge of an authorization by the name's methods, and gives
+// that method. The challenge is a copy: the library decodes later answers into the
+// slice it came from.
+func choose(authz acme.Authorization, methods []string) (c acme.Challenge, method string, err error) {
 	if len(methods) == 0 {
 		methods = []string{HTTP01, TLSALPN01, DNS01}
 	}
@@ -65,22 +89,30 @@ func choose(authz acme.Authorization, methods []string) (acme.Challenge, error) 
 		offered = append(offered, c.Type)
 	}
 	for _, method := range methods {
-		if authz.Wildcard && method != DNS01 && method != DNSPersist01 {
+		if authz.Wildcard && method != DNS01 && method != DNSProvider01 && method != DNSPersist01 {
 			continue
 		}
-		if i := slices.Index(offered, method); i >= 0 {
-			return authz.Challenges[i], nil
+		if i := slices.Index(offered, challengeType(method)); i >= 0 {
+			return authz.Challenges[i], method, nil
 		}
 	}
 	if authz.Wildcard {
-		return acme.Challenge{}, errors.New("a wildcard is proven by DNS only")
+		return c, "", fmt.Errorf("a wildcard is proven by DNS only, for which the CA offers %s and we may use %s", strings.Join(offered, ", "), strings.Join(methods, ", "))
 	}
-	return acme.Challenge{}, fmt.Errorf("the CA offers %s, we may use %s", strings.Join(offered, ", "), strings.Join(methods, ", "))
+	return c, "", fmt.Errorf("the CA offers %s, we may use %s", strings.Join(offered, ", "), strings.Join(methods, ", "))
 }
 
-// presentation is what c wants to see.
-func presentation(c acme.Challenge, account acme.Account, wildcard bool) Challenge {
-	out := Challenge{Name: c.Identifier.Value, Type: c.Type}
+// challengeType is the type of challenge that a method answers.
+func challengeType(method string) string {
+	if method == DNSProvider01 {
+		return DNS01
+	}
+	return method
+}
+
+// presentation is what c wants to see, by a method.
+func presentation(c acme.Challenge, method string, account acme.Account, wildcard bool) Challenge {
+	out := Challenge{Name: c.Identifier.Value, Type: c.Type, Provider: method == DNSProvider01}
 	switch c.Type {
 	case DNS01:
 		out.Record, out.TXT = c.DNS01TXTRecordName(), c.DNS01KeyAuthorization()

@@ -312,6 +312,7 @@ type proof struct {
 	url       string
 	authz     acme.Authorization
 	challenge acme.Challenge
+	shown     Challenge
 	accepted  bool // the CA has answered that it will look
 	done      bool
 	failure   *Failure
@@ -334,14 +335,14 @@ func (r *run) authorize(ctx context.Context, order acme.Order) (acme.Order, erro
 		if p.done {
 			continue
 		}
-		c, err := choose(p.authz, r.methods(p.name))
+		c, method, err := choose(p.authz, r.methods(p.name))
 		if err != nil {
 			p.done, p.failure = true, &Failure{Name: p.name, Code: "noMethod", Reason: fmt.Sprintf("%s cannot be proven to %s: %v", p.name, r.ca.Name(), err),
 				Hint: "set the CNAME of _acme-challenge." + strings.TrimPrefix(p.name, "*.") + " as shown, which serves every kind of name"}
 			continue
 		}
-		p.challenge = c
-		show = append(show, presentation(c, r.account, p.authz.Wildcard))
+		p.challenge, p.shown = c, presentation(c, method, r.account, p.authz.Wildcard)
+		show = append(show, p.shown)
 	}
 	if len(show) > 0 {
 		for _, c := range show { // beside what a run before this one has left
@@ -352,7 +353,17 @@ func (r *run) authorize(ctx context.Context, order acme.Order) (acme.Order, erro
 		if err := r.step(ctx, StepPresented); err != nil {
 			return order, err
 		}
-		if err := r.Solver.Present(ctx, show); err != nil {
+		err := r.Solver.Present(ctx, show)
+		var unshown Unshown
+		switch {
+		case errors.As(err, &unshown):
+			for _, p := range proofs {
+				if f, ok := unshown[p.shown]; ok && !p.done {
+					f.Name = p.name
+					p.done, p.failure = true, &f
+				}
+			}
+		case err != nil:
 			return order, &Later{Err: fmt.Errorf("present the challenges: %w", err)}
 		}
 		if err := r.prove(ctx, proofs); err != nil {
@@ -404,7 +415,11 @@ func (r *run) fetch(ctx context.Context, p *proof) (time.Time, error) {
 		f := Failure{Name: p.name, Code: "authorization", Reason: fmt.Sprintf("the CA's authorization for %s is %s", p.name, authz.Status), Hint: "it is tried again"}
 		for _, c := range authz.Challenges {
 			if c.Error != nil {
-				f = explain(p.name, c.Type, fromLibrary(c.Error), time.Time{})
+				method := c.Type
+				if method == DNS01 && slices.Contains(r.methods(p.name), DNSProvider01) {
+					method = DNSProvider01
+				}
+				f = explain(p.name, method, fromLibrary(c.Error), time.Time{})
 				break
 			}
 		}

@@ -39,6 +39,9 @@ type Issuer struct {
 	Check func(ctx context.Context, q Question) Verdict
 	// CNAME is where _acme-challenge.NAME must point to; nil: nowhere.
 	CNAME func(name string) string
+	// Persist has the account made before the first pre-flight: the record of
+	// dns-persist-01 names it.
+	Persist bool
 	// Used says whether a certificate is served somewhere, or set in a
 	// configuration: it stays until Used says no and InUse is called. nil: none is.
 	Used func(id string) bool
@@ -435,7 +438,7 @@ func (c *Certificate) plan() planner.Certificate {
 func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop context.CancelCauseFunc) {
 	var v Verdict
 	if i.Check != nil {
-		v = i.Check(ctx, i.question(ctx, c))
+		v = i.Check(ctx, i.question(ctx, fence, c))
 	}
 	if ctx.Err() != nil {
 		return
@@ -467,7 +470,7 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 
 // question is what the pre-flight of a name must know: the first CA of its policy
 // decides about CAA.
-func (i *Issuer) question(ctx context.Context, c planner.Check) Question {
+func (i *Issuer) question(ctx context.Context, fence int64, c planner.Check) Question {
 	q := Question{Name: c.Name}
 	if i.CNAME != nil {
 		q.CNAME = i.CNAME(c.Name)
@@ -481,6 +484,11 @@ func (i *Issuer) question(ctx context.Context, c planner.Check) Question {
 	if ca := i.Driver.CAs[first]; ca != nil {
 		if dir, err := ca.Directory(ctx); err == nil && dir.Meta != nil { // without, CAA is the CA's to look at
 			q.Issuers = dir.Meta.CAAIdentities
+		}
+		if i.Persist {
+			if _, err := ca.accountAt(ctx, i.Driver, fence); err != nil {
+				i.Log.WarnContext(ctx, "a CA gives no account, without which the record of dns-persist-01 is not known", "ca", ca.Name(), "error", err)
+			}
 		}
 		q.Account = ca.accountURL()
 	}
@@ -524,6 +532,10 @@ func describeState(s planner.Status, f *Failure) (sentence, next string) {
 		}
 		return own
 	}
+	reason := s.Reason
+	if f != nil && f.Code == CodeProvider && f.Detail != "" { // here alone: the planner's reasons reach logs
+		reason += ", which says: " + f.Detail
+	}
 	switch s.State {
 	case planner.Checking:
 		return "its DNS is being checked", "nothing to do"
@@ -534,11 +546,11 @@ func describeState(s planner.Status, f *Failure) (sentence, next string) {
 	case planner.Live:
 		return "it has a certificate until " + day(s.NotAfter), "it is renewed by itself"
 	case planner.Failed:
-		return s.Reason, hint("it is tried again on " + day(s.Next))
+		return reason, hint("it is tried again on " + day(s.Next))
 	case planner.Paused:
-		return s.Reason, hint("it is looked at once a day, and ordered when it is right; try it again at once with `fingerpost certs request " + s.Name.Name + "`")
+		return reason, hint("it is looked at once a day, and ordered when it is right; try it again at once with `fingerpost certs request " + s.Name.Name + "`")
 	case planner.Blocked:
-		return s.Reason, hint("then try it again with `fingerpost certs request " + s.Name.Name + "`")
+		return reason, hint("then try it again with `fingerpost certs request " + s.Name.Name + "`")
 	}
 	return string(s.State), s.ETA.Reason
 }

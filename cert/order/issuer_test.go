@@ -25,10 +25,11 @@ type office struct {
 	stop   context.CancelFunc
 	ended  sync.WaitGroup
 
-	mu     sync.Mutex
-	wrong  map[string]string // what pre-flights say
-	checks int
-	alarms []planner.Alarm
+	mu      sync.Mutex
+	wrong   map[string]string // what pre-flights say
+	refusal *Failure          // what they say of all names
+	checks  int
+	alarms  []planner.Alarm
 }
 
 func newOffice(t *testing.T, ca *testacme.CA, names ...string) *office {
@@ -52,6 +53,9 @@ func (o *office) open() {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.checks++
+			if o.refusal != nil {
+				return Verdict{Failure: o.refusal}
+			}
 			if reason := o.wrong[q.Name]; reason != "" {
 				return Verdict{Failure: &Failure{Name: q.Name, Code: "notHere", Reason: reason, Hint: "set the CNAME"}}
 			}

@@ -36,6 +36,11 @@ type Preflight struct {
 	// HTTP; TLSPort is 443 if zero.
 	TLS     bool
 	TLSPort int
+	// Provider has the Solver set TXT records at the domains' own DNS providers, for
+	// names that can be proven in no way that costs less.
+	Provider bool
+	// Persist looks for the record of dns-persist-01, where nothing else does.
+	Persist bool
 }
 
 // Question is what is to be known of a name.
@@ -64,6 +69,7 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 		return Verdict{Failure: failure, Unsure: err}
 	}
 	var reasons, methods []string
+	var provider *Failure
 	if q.CNAME != "" && may(DNS01) {
 		reason, err := p.delegated(ctx, q)
 		switch {
@@ -91,17 +97,47 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 			reasons = append(reasons, reason)
 		}
 	}
+	if p.Provider && len(methods) == 0 && may(DNS01) {
+		failure, err := p.provided(ctx, q)
+		switch {
+		case err != nil:
+			return Verdict{Unsure: err}
+		case failure == nil:
+			methods = append(methods, DNSProvider01)
+		default:
+			provider = failure
+			reasons = append(reasons, failure.Reason)
+		}
+	}
+	persist := ""
+	if p.Persist && len(methods) == 0 && may(DNSPersist01) {
+		var reason string
+		reason, persist, err = p.persistent(ctx, q)
+		switch {
+		case err != nil:
+			return Verdict{Unsure: err}
+		case reason == "":
+			methods = append(methods, DNSPersist01)
+		default:
+			reasons = append(reasons, reason)
+		}
+	}
 	if len(methods) > 0 {
 		return Verdict{Methods: methods}
 	}
 	f := &Failure{Name: q.Name, Code: "notHere", Reason: strings.Join(reasons, ", and ")}
 	cname := "set _acme-challenge." + base + " CNAME " + strings.TrimSuffix(q.CNAME, ".") + "."
 	switch {
-	case q.CNAME == "" && wildcard:
+	case q.CNAME == "" && wildcard && !p.Provider && !p.Persist:
 		f.Reason, f.Hint = "a wildcard needs DNS validation, which is not set up", "set acme.validationZone"
 	case len(reasons) == 0:
 		f.Reason = "the CAA records of " + base + " allow no way of validation that we have"
 		f.Hint = "add dns-01 or " + direct + " to validationmethods in its CAA records"
+	case provider != nil && wildcard && q.CNAME == "":
+		f.Hint = provider.Hint
+	case q.CNAME == "" && wildcard:
+		f.Hint = "set " + persist
+		persist = ""
 	case q.CNAME == "":
 		f.Hint = "let all A and AAAA records of " + base + " point here"
 	case wildcard:
@@ -109,7 +145,81 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 	default:
 		f.Hint = "let all A and AAAA records of " + base + " point here, or " + cname
 	}
+	if persist != "" {
+		f.Hint += ", or set " + persist
+	}
+	if provider != nil {
+		f.Code, f.Method, f.Detail = provider.Code, provider.Method, provider.Detail
+	}
 	return Verdict{Failure: f}
+}
+
+// provided tries what a challenge would need, with a value of no worth: an order
+// for a domain that is not at the provider would fail with the CA as well.
+func (p *Preflight) provided(ctx context.Context, q Question) (*Failure, error) {
+	base := strings.TrimPrefix(q.Name, "*.")
+	probe := Challenge{Name: base, Type: DNS01, Record: "_acme-challenge." + base, TXT: "fingerpost-check-" + rand.Text(), Provider: true}
+	defer func() {
+		clean := ctx
+		if ctx.Err() != nil { // we are to end, and do so soon, but not without a try
+			var cancel context.CancelFunc
+			clean, cancel = context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+		}
+		p.Solver.Remove(clean, []Challenge{probe})
+	}()
+	err := p.Solver.Present(ctx, []Challenge{probe})
+	var unshown Unshown
+	if errors.As(err, &unshown) {
+		f := unshown[probe]
+		return &f, nil
+	}
+	return nil, err
+}
+
+// persistent says why the record of dns-persist-01 is not as it must be, and what to
+// set; "" and nothing if it is (draft-ietf-acme-dns-persist).
+func (p *Preflight) persistent(ctx context.Context, q Question) (reason, set string, err error) {
+	base, wildcard := strings.CutPrefix(q.Name, "*.")
+	record := "_validation-persist." + base
+	if len(q.Issuers) == 0 || q.Account == "" {
+		return "the TXT record of " + record + " cannot be looked at before the CA has given its name and our account", "the TXT record of " + record + ", once its value is shown here", nil
+	}
+	server, err := p.Resolver.missingTXT(ctx, record, func(text string) bool {
+		return persists(text, q, wildcard)
+	})
+	if err != nil || server == "" {
+		return "", "", err
+	}
+	value := q.Issuers[0] + "; accounturi=" + q.Account
+	if wildcard {
+		value += "; policy=wildcard"
+	}
+	return "the TXT record of " + record + " is not set", fmt.Sprintf("%s TXT %q", record, value), nil
+}
+
+// persists reports whether a TXT value lets our account have certificates for a name.
+func persists(text string, q Question, wildcard bool) bool {
+	issuer, rest, _ := strings.Cut(text, ";")
+	if !slices.Contains(q.Issuers, strings.ToLower(strings.TrimSpace(issuer))) {
+		return false
+	}
+	account, wild := false, false
+	for parameter := range strings.SplitSeq(rest, ";") {
+		tag, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
+		switch value = strings.TrimSpace(value); strings.ToLower(strings.TrimSpace(tag)) {
+		case "accounturi":
+			account = value == q.Account
+		case "policy":
+			wild = strings.EqualFold(value, "wildcard")
+		case "persistuntil":
+			seconds, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || time.Now().Unix() >= seconds {
+				return false
+			}
+		}
+	}
+	return account && (wild || !wildcard)
 }
 
 // CAA looks at the CAA records of a name alone: nil if they let a CA with one of

@@ -178,6 +178,9 @@ func explain(name, method string, p *Problem, retry time.Time) Failure {
 		case acme.ChallengeTypeDNS01:
 			f.Reason = "the CA did not find our TXT record for " + name
 			f.Hint = "set the CNAME of _acme-challenge." + base + " as shown, and remove TXT records beside it"
+		case DNSProvider01:
+			f.Reason = "the CA did not find our TXT record for " + name
+			f.Hint = "check that all name servers of " + base + " give what is set at its DNS provider"
 		case acme.ChallengeTypeDNSPersist01:
 			f.Reason = "the CA did not find our TXT record for " + name
 			f.Hint = "set the TXT record of _validation-persist." + base + " as shown"

@@ -122,6 +122,60 @@ func (r *Resolver) Own(ctx context.Context, name string) ([]string, error) {
 	return servers, nil
 }
 
+// MissingTXT names a server of a domain that does not have a TXT value at a name; ""
+// when all that answer do.
+func (r *Resolver) MissingTXT(ctx context.Context, name, value string) (server string, err error) {
+	return r.missingTXT(ctx, name, func(text string) bool { return text == value })
+}
+
+// missingTXT asks the domain's own servers; where none can be found, the resolvers.
+func (r *Resolver) missingTXT(ctx context.Context, name string, right func(text string) bool) (server string, err error) {
+	servers, err := r.Own(ctx, name)
+	recurse := err != nil
+	if recurse {
+		servers = r.Servers
+	}
+	answered := false
+	for _, server := range servers {
+		records, askErr := r.askAt(ctx, server, name, dns.TypeTXT, recurse)
+		switch {
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		case errors.Is(askErr, errNoName):
+			return server, nil
+		case askErr != nil:
+			err = askErr
+			continue
+		}
+		answered = true
+		if !slices.ContainsFunc(records, func(rr dns.RR) bool { return right(strings.Join(rr.(*dns.TXT).Txt, "")) }) {
+			return server, nil
+		}
+	}
+	if !answered {
+		return "", fmt.Errorf("no name server answers for %s: %w", name, err)
+	}
+	return "", nil
+}
+
+// Zone gives the zone that a name is in: the nearest name above it, or itself, that
+// has an SOA record.
+func (r *Resolver) Zone(ctx context.Context, name string) (string, error) {
+	for zone := name; zone != ""; zone = parent(zone) {
+		records, err := r.Ask(ctx, zone, dns.TypeSOA)
+		if err != nil && !errors.Is(err, errNoName) {
+			return "", fmt.Errorf("look up the zone of %s: %w", name, err)
+		}
+		for _, rr := range records {
+			// Behind a CNAME it is somebody else's.
+			if strings.EqualFold(rr.Header().Name, dns.Fqdn(zone)) {
+				return strings.ToLower(strings.TrimSuffix(zone, ".")), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("the zone of %s was not found", name)
+}
+
 // Addresses gives all A and AAAA records. Without any the error is errNoName.
 func (r *Resolver) Addresses(ctx context.Context, name string) ([]netip.Addr, error) {
 	var out []netip.Addr

@@ -203,7 +203,15 @@ func (n *node) openIssuer() error {
 	c := &n.certificates
 	seal := func(plain []byte) ([]byte, error) { return c.sealer.Seal(cert.KeyPurpose, plain), nil }
 	unseal := func(sealed []byte) ([]byte, error) { return c.sealer.Open(cert.KeyPurpose, sealed) }
+	servers, err := n.resolvers()
+	if err != nil {
+		return err
+	}
+	resolver := &order.Resolver{Servers: servers}
 	solver := &solver{n: n}
+	if solver.provider, err = dnsProvider(a.DNSHook, resolver); err != nil {
+		return err
+	}
 	driver := &order.Driver{CAs: map[string]*order.CA{}, Storage: c.store, Solver: solver, Seal: seal, Unseal: unseal, Log: n.log}
 	plan := planner.Config{}
 	for _, ca := range a.CAs {
@@ -229,19 +237,17 @@ func (n *node) openIssuer() error {
 		}
 		plan.CAs = append(plan.CAs, planned)
 	}
-	resolvers, err := n.resolvers()
-	if err != nil {
-		return err
-	}
-	check := &order.Preflight{Resolver: &order.Resolver{Servers: resolvers}, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(),
+	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
 		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
 	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
-		CNAME: n.challengeTarget, Used: n.certificateUsed, Log: n.log}
+		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Log: n.log}
 	n.countOrders()
 	if a.Preflight {
 		c.issuer.Check = check.Check
 	} else {
-		c.issuer.Check = func(_ context.Context, q order.Question) order.Verdict { return n.unchecked(q) }
+		c.issuer.Check = func(_ context.Context, q order.Question) order.Verdict {
+			return n.unchecked(q, solver.provider != nil)
+		}
 	}
 	return nil
 }
@@ -253,8 +259,9 @@ func (n *node) onlyHTTPS() bool {
 }
 
 // unchecked is the verdict about a name whose DNS nobody looks at: by the zone if
-// there is one, else over http, or https where that is all there is.
-func (n *node) unchecked(q order.Question) order.Verdict {
+// there is one, else at the domain's DNS provider where one can be called, else over
+// http, or https where that is all there is.
+func (n *node) unchecked(q order.Question, provider bool) order.Verdict {
 	if f := order.CheckName(q.Name, n.settings.ACME.Private); f != nil {
 		return order.Verdict{Failure: f}
 	}
@@ -265,6 +272,10 @@ func (n *node) unchecked(q order.Question) order.Verdict {
 	switch {
 	case q.CNAME != "":
 		return order.Verdict{Methods: append([]string{order.DNS01}, direct[0])}
+	case provider:
+		return order.Verdict{Methods: []string{order.DNSProvider01}}
+	case strings.HasPrefix(q.Name, "*.") && n.settings.ACME.DNSPersist:
+		return order.Verdict{Methods: []string{order.DNSPersist01}}
 	case strings.HasPrefix(q.Name, "*."):
 		return order.Verdict{Failure: &order.Failure{Name: q.Name, Code: "notHere", Reason: "a wildcard needs DNS validation, which is not set up", Hint: "set acme.validationZone"}}
 	}

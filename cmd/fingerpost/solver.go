@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/cert/dnsapi"
 	"fingerpost/cert/order"
 	"fingerpost/replica"
 	"fingerpost/store"
@@ -21,7 +22,12 @@ import (
 // solver shows challenges on every node: they are items, which all nodes follow.
 //
 // Keys: http-01/TOKEN, tls-alpn-01/HOST/HASH, dns-01/LABEL/HASH.
-type solver struct{ n *node }
+//
+// Those that are for a domain's DNS provider go there instead.
+type solver struct {
+	n        *node
+	provider *dnsapi.Solver // nil without acme.dnsHook
+}
 
 // challenge is the value of such an item.
 type challenge struct {
@@ -61,9 +67,44 @@ func short(text string) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
 }
 
+// divide tells what nodes answer from what a DNS provider does. What stays where a
+// person has set it is neither.
+func divide(challenges []order.Challenge) (ours, provided []order.Challenge) {
+	for _, c := range challenges {
+		switch {
+		case c.Provider:
+			provided = append(provided, c)
+		case c.Type != order.DNSPersist01:
+			ours = append(ours, c)
+		}
+	}
+	return ours, provided
+}
+
 // Present returns when the nodes that live answer the challenges, or after a while
-// where some do not say so.
+// where some do not say so, and when DNS providers' servers do.
 func (s *solver) Present(ctx context.Context, challenges []order.Challenge) error {
+	ours, provided := divide(challenges)
+	if len(ours) > 0 {
+		if err := s.show(ctx, ours); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(provided) == 0:
+		return nil
+	case s.provider != nil:
+		return s.provider.Present(ctx, provided)
+	}
+	unshown := order.Unshown{} // the settings are others than when the order was opened
+	for _, c := range provided {
+		unshown[c] = order.Failure{Name: c.Name, Code: order.CodeProvider, Method: order.DNSProvider01, Reason: c.Name + " was to be proven at its DNS provider, and acme.dnsHook is not set any more", Hint: "set it, or nothing: the name is looked at again"}
+	}
+	return unshown
+}
+
+// show puts challenges where all nodes find them.
+func (s *solver) show(ctx context.Context, challenges []order.Challenge) error {
 	var rev int64
 	for batch := range chunks(challenges, store.MaxChanges) {
 		var b store.Batch
@@ -87,6 +128,16 @@ func (s *solver) Present(ctx context.Context, challenges []order.Challenge) erro
 
 // Remove takes challenges back.
 func (s *solver) Remove(ctx context.Context, challenges []order.Challenge) error {
+	ours, provided := divide(challenges)
+	err := s.hide(ctx, ours)
+	if len(provided) > 0 && s.provider != nil {
+		err = errors.Join(err, s.provider.Remove(ctx, provided))
+	}
+	return err
+}
+
+// hide takes back what show has put there.
+func (s *solver) hide(ctx context.Context, challenges []order.Challenge) error {
 	for batch := range chunks(challenges, store.MaxChanges) {
 		var b store.Batch
 		for i := range batch {
