@@ -51,14 +51,14 @@ func (s *Server) ordered(ctx context.Context, p *Principal, name string) (*finge
 // there.
 func (s *Server) renewCertificate(ctx context.Context, in *CertificateInput) (*certificateOutput, error) {
 	p := principalOf(ctx)
-	c, err := s.certificates()
-	if err != nil {
+	if _, err := s.certificates(); err != nil {
 		return nil, err
 	}
 	if _, err := s.ordered(ctx, p, in.Name); err != nil {
 		return nil, err
 	}
-	if c, err = s.asking(); err != nil {
+	c, err := s.asking()
+	if err != nil {
 		return nil, err
 	}
 	if err := c.Ask(ctx, Ask{Do: AskRenew, Certificate: in.Name}); err != nil {
