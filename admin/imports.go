@@ -135,11 +135,6 @@ func (s *Server) mayServe(ctx context.Context, p *Principal, certificate, team s
 			unused = append(unused, name)
 		}
 	}
-	// A name that is nobody's today is somebody's tomorrow: its certificate would be there
-	// before its owner.
-	if err := authorize(p, Govern, ""); err != nil && len(unused) > 0 {
-		return "", nil, forbidden("the certificate is also for "+few(unused)+", which no host is", "make these hosts first, or have an admin import it")
-	}
 	switch {
 	case team != "":
 		return team, unused, authorize(p, Settings, team)
@@ -218,6 +213,11 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 	owner, unused, err := s.mayServe(ctx, p, name, team, v.Names)
 	if err != nil {
 		return nil, err
+	}
+	// A name that is nobody's today is somebody's tomorrow: its certificate would be there
+	// before its owner.
+	if err := authorize(p, Govern, ""); err != nil && len(unused) > 0 {
+		return nil, forbidden("the certificate is also for "+few(unused)+", which no host is", "make these hosts first, or have an admin import it")
 	}
 	if before != nil && before.Team != owner {
 		if err := authorize(p, Govern, ""); err != nil {
