@@ -46,7 +46,10 @@ func WriteCopy(ctx context.Context, dir string, n int) (file string, err error) 
 	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	head := replica.Head{Epoch: "bench", Rev: 1}
 	s := replica.Snapshots{Dir: dir,
-		Feed: replica.Feed{Head: func(context.Context) (replica.Head, error) { return head, nil }},
+		Feed: replica.Feed{
+			Head:    func(context.Context) (replica.Head, error) { return head, nil },
+			Changes: func(context.Context, replica.Cursor, int) ([]replica.Revision, error) { return nil, nil },
+		},
 		Scan: func(context.Context) (replica.Content, error) {
 			return replica.Content{Cursor: replica.Cursor{Epoch: "bench", Rev: 1}, Items: func(yield func(*replica.Item, error) bool) {
 				for i := range n {

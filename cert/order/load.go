@@ -1,0 +1,125 @@
+package order
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"fingerpost/cert/planner"
+)
+
+// load tells a new planner what there is, and gives the orders that were open.
+// It is the only time that anything is listed.
+func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
+	now := time.Now()
+	p, err := planner.New(i.Plan)
+	if err != nil {
+		return nil, err
+	}
+	storage := i.Driver.Storage
+	var stale []Record
+	err = all(ctx, storage, KindPast, func(r Record) error {
+		var done past
+		if r.Key < instant(now.Add(-countsFor)) {
+			stale = append(stale, Record{Kind: KindPast, Key: r.Key})
+			return nil
+		}
+		if err := json.Unmarshal(r.Value, &done); err != nil {
+			return err
+		}
+		p.Past(done.Plan, done.Issued)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what CAs have counted: %w", err)
+	}
+	err = all(ctx, storage, KindCertificate, func(r Record) error {
+		c := new(Certificate)
+		if err := json.Unmarshal(r.Value, c); err != nil {
+			return fmt.Errorf("certificate %s: %w", r.Key, err)
+		}
+		have := c.plan()
+		have.InUse = i.Used != nil && i.Used(c.ID)
+		p.Have(now, have)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the certificates: %w", err)
+	}
+	wanted, err := i.Wanted(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the wanted names: %w", err)
+	}
+	methods, why := map[string][]string{}, map[string]*Failure{}
+	kept := map[string]NameState{}
+	err = all(ctx, storage, KindName, func(r Record) error {
+		var s NameState
+		if err := json.Unmarshal(r.Value, &s); err != nil {
+			return fmt.Errorf("state of %s: %w", r.Key, err)
+		}
+		kept[r.Key] = s
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the states of names: %w", err)
+	}
+	for _, w := range wanted {
+		s := kept[w.Name]
+		s.Name.Name, s.Policy = w.Name, w.Policy
+		if s.Methods != nil {
+			methods[w.Name] = s.Methods
+		}
+		if s.Failure != nil {
+			why[w.Name] = s.Failure
+		}
+		p.Want(now, s.Name)
+	}
+	var resume []*Order
+	err = all(ctx, storage, KindOrder, func(r Record) error {
+		o, err := decodeOrder(r)
+		if err != nil {
+			return err
+		}
+		if o.Spec.Plan.ID != 0 {
+			resume = append(resume, o)
+			p.Resume(now, o.Spec.Plan)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the open orders: %w", err)
+	}
+	if err := i.forget(ctx, fence, stale); err != nil {
+		return nil, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.planner, i.methods, i.why, i.orders, i.checks = p, methods, why, len(resume), 0
+	return resume, nil
+}
+
+// all reads a kind page by page.
+func all(ctx context.Context, s Storage, kind string, fn func(Record) error) error {
+	from := ""
+	for {
+		records, err := s.Range(ctx, kind, from, "", page)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		if len(records) < page {
+			return nil
+		}
+		from = records[len(records)-1].Key + "\x00"
+	}
+}
+
+func (c *Certificate) plan() planner.Certificate {
+	return planner.Certificate{ID: c.ID, Names: c.Names, CA: c.CA, Account: c.Account, Policy: c.Policy,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Window: c.Window, Replaced: c.Replaced}
+}

@@ -1,0 +1,91 @@
+package order
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"fingerpost/cert/planner"
+)
+
+// NameState is what is kept of a name, the value of a [KindName] record.
+type NameState struct {
+	planner.Name
+	Methods     []string  `json:"methods,omitempty"`
+	Failure     *Failure  `json:"failure,omitempty"` // the last one, while it stands
+	Certificate string    `json:"certificate,omitempty"`
+	NotAfter    time.Time `json:"notAfter,omitzero"`
+	Sentence    string    `json:"sentence"`           // where it stands, for people
+	NextStep    string    `json:"nextStep,omitempty"` // what the person, or we, will do
+}
+
+// stateOf is what is to be kept of names; nothing for those that nobody wants.
+// The lock is held.
+func (i *Issuer) stateOf(names ...string) []Record {
+	var out []Record
+	now := time.Now()
+	for _, name := range names {
+		if s, ok := i.nameState(now, name); ok {
+			out = append(out, record(KindName, name, s))
+		}
+	}
+	return out
+}
+
+func (i *Issuer) nameState(now time.Time, name string) (NameState, bool) {
+	status, ok := i.planner.Status(now, name)
+	if !ok {
+		return NameState{}, false
+	}
+	s := NameState{Name: status.Name, Methods: i.methods[name], Certificate: status.Certificate, NotAfter: status.NotAfter}
+	if status.State == planner.Failed || status.State == planner.Paused || status.State == planner.Blocked {
+		s.Failure = i.why[name]
+	} else {
+		delete(i.why, name)
+	}
+	s.Sentence, s.NextStep = describeState(status, s.Failure)
+	return s, true
+}
+
+// describeState says where a name stands and what comes next.
+func describeState(s planner.Status, f *Failure) (sentence, next string) {
+	day := func(t time.Time) string { return t.UTC().Format("2 January 2006 15:04 UTC") }
+	hint := func(own string) string {
+		if f != nil && f.Hint != "" {
+			return f.Hint + "; " + own
+		}
+		return own
+	}
+	reason := s.Reason
+	if f != nil && f.Code == CodeProvider && f.Detail != "" { // here alone: the planner's reasons reach logs
+		reason += ", which says: " + f.Detail
+	}
+	switch s.State {
+	case planner.Checking:
+		return "its DNS is being checked", "nothing to do"
+	case planner.Ready:
+		return "it waits for its order", s.ETA.Reason
+	case planner.Ordered:
+		return "its certificate is being ordered", "nothing to do"
+	case planner.Live:
+		return "it has a certificate until " + day(s.NotAfter), "it is renewed by itself"
+	case planner.Failed:
+		return reason, hint("it is tried again on " + day(s.Next))
+	case planner.Paused:
+		return reason, hint("it is looked at once a day, and ordered when it is right; try it again at once with `fingerpost certs request " + s.Name.Name + "`")
+	case planner.Blocked:
+		return reason, hint("then try it again with `fingerpost certs request " + s.Name.Name + "`")
+	}
+	return string(s.State), s.ETA.Reason
+}
+
+// State gives what is kept of a name, on any node. ErrNoRecord: nothing has
+// happened to it yet.
+func State(ctx context.Context, s Storage, name string) (NameState, error) {
+	var state NameState
+	value, err := s.Get(ctx, KindName, name)
+	if err == nil {
+		err = json.Unmarshal(value, &state)
+	}
+	return state, err
+}
