@@ -101,8 +101,8 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	defer file.Close() // for the ways out
 	fd := int(file.Fd())
-	defer file.Close()
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return false, err
 	}
@@ -119,9 +119,10 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 			return false, err
 		}
 	}
-	// The loops have descriptors of their own. While the listener has one, each new
-	// connection wakes the runtime's poller, too: half of all switches of context.
+	// The loops have descriptors of their own. While these two are in the runtime's
+	// poller, too, each new connection wakes it: half of all switches of context.
 	l.Close()
+	file.Close()
 	f.onDrain(func() {
 		for _, l := range loops {
 			l.wake()
