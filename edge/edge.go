@@ -339,6 +339,7 @@ func (s *Server) serve(f *front, l net.Listener, run func() error) error {
 		return l.Close()
 	}
 	f.onDrain(func() { l.Close() })
+	deferAccept(l)
 	go f.server.Serve(f.handedOver) // until Shutdown
 	return run()
 }

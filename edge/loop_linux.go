@@ -106,10 +106,7 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return false, err
 	}
-	// Both are inherited by what is accepted, or cost nothing there. A client that
-	// connects and says nothing stays in the kernel for a while.
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, deferSeconds)
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // inherited by what is accepted
 	loops := make([]*loop, f.s.loops())
 	for i := range loops {
 		if loops[i], err = newLoop(f, fd); err != nil {
@@ -140,8 +137,6 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 	<-f.drained // the loops go on until their connections have ended
 	return true, nil
 }
-
-const deferSeconds = 3
 
 func newLoop(f *front, listen int) (*loop, error) {
 	l := &loop{f: f, epoll: -1, wakeup: -1, in: make([]byte, loopBuffer), out: make([]byte, 0, loopBuffer), x: new(exchange), tally: f.s.Metrics.NewTally()}

@@ -3,9 +3,12 @@ package edge
 import (
 	"bufio"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"fingerpost"
@@ -127,6 +130,73 @@ func TestHandshakes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTheLastAnswerLeavesWithTheEnd shows that a last answer takes no segment of its
+// own, that it arrives whole whatever its size, and that the end is TLS's, not a cut.
+func TestTheLastAnswerLeavesWithTheEnd(t *testing.T) {
+	s := start(t, compile(t, []fingerpost.Host{{Name: "a.example", To: "https://to.example/"}}, nil), nil, []string{"a.example"})
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &countingListener{Listener: inner}
+	go s.ServeTLS(l, nil)
+	const get, last = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+	for _, tt := range []struct {
+		name     string
+		version  uint16
+		requests string
+		answers  int
+		writes   int64 // a full handshake has one in TLS 1.3, two in 1.2
+	}{
+		{"one", tls.VersionTLS13, last, 1, 2},
+		{"one over 1.2", tls.VersionTLS12, last, 1, 3},
+		{"a pipeline of several records", tls.VersionTLS13, strings.Repeat(get, 8) + last, 9, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l.writes.Store(0)
+			conn, err := tls.Dial("tcp", inner.Addr().String(), &tls.Config{ServerName: "a.example", RootCAs: ca.Pool(), MaxVersion: tt.version})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, tt.requests); err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(conn) // a cut is an error
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), "HTTP/1.1 301"); n != tt.answers || !strings.HasSuffix(string(text), "</p>\n") {
+				t.Errorf("%d answers: %q", n, text)
+			}
+			if n := l.writes.Load(); n != tt.writes {
+				t.Errorf("%d writes, want %d", n, tt.writes)
+			}
+		})
+	}
+}
+
+// countingListener counts the writes on its connections.
+type countingListener struct {
+	net.Listener
+	writes atomic.Int64
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countingConn{c, &l.writes}, err
+}
+
+type countingConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 func TestHTTP2HasNoAbsoluteForm(t *testing.T) {

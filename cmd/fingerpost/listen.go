@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,7 +78,10 @@ func (s *sockets) pair(packet net.PacketConn) bool {
 func listenStream(addr string) (net.Listener, error) {
 	path, unix := strings.CutPrefix(addr, "unix:")
 	if !unix {
-		return net.Listen("tcp", addr)
+		// Every connection has a time by which it must say something, so none needs the
+		// system to ask whether it is alive: four calls less for each.
+		quiet := net.ListenConfig{KeepAlive: -1}
+		return quiet.Listen(context.Background(), "tcp", addr)
 	}
 	l, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
