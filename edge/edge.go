@@ -68,21 +68,23 @@ type Server struct {
 	Limits  Limits
 	Proxy   Proxy // of every listener
 
-	// Loops is how many event loops serve plain TCP on Linux; 0 stands for one a
-	// core, less for none: a goroutine for each connection, as elsewhere.
+	// Loops is how many event loops serve plain TCP on Linux; 0 stands for GOMAXPROCS,
+	// less for none: a goroutine for each connection, as elsewhere. Each keeps a thread
+	// of Go's busy, so GOMAXPROCS has to be larger by as many.
 	Loops int
 
 	httpsPort atomic.Pointer[string] // lowest of the TLS listeners; see front.port
 	notices   notices
 
-	mu     sync.Mutex // guards the two below
+	mu     sync.Mutex // guards what follows
 	fronts []*front
-	closed bool // no listener is served any more
+	plain  *loops // of all plain listeners; nil before the first
+	closed bool   // no listener is served any more
 }
 
 func (s *Server) loops() int {
 	if s.Loops == 0 {
-		return runtime.NumCPU()
+		return runtime.GOMAXPROCS(0)
 	}
 	return s.Loops
 }
@@ -97,15 +99,18 @@ type Limits struct {
 	Request time.Duration // for a whole request to arrive, and again for its answer to leave; default 30 s
 	Idle    time.Duration // between two requests; default 60 s
 	Streams int           // at once on one HTTP/2 or HTTP/3 connection; default 250
-	Conns   int           // open at once on one listener, over which new ones wait; default 100,000
+	Conns   int           // open at once on one listener, over which new ones wait; default DefaultConns
 	// Handshakes is how many are under way at once on one listener. Over it, one of
 	// those gives way to the next: any of them, so that clients who open many and
 	// finish none mostly lose their own. Default 4,000.
 	Handshakes int
 }
 
+// DefaultConns is the default of Limits.Conns.
+const DefaultConns = 100_000
+
 func (l Limits) withDefaults() Limits {
-	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250, Conns: 100_000, Handshakes: 4_000}
+	d := Limits{URL: 8192, Head: 20480, Body: 64 << 10, Header: 10 * time.Second, Request: 30 * time.Second, Idle: time.Minute, Streams: 250, Conns: DefaultConns, Handshakes: 4_000}
 	set(&d.URL, l.URL)
 	set(&d.Head, l.Head)
 	set(&d.Body, l.Body)
@@ -369,6 +374,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		wg.Go(func() { errs[i] = f.shutdown(ctx) })
 	}
 	wg.Wait()
+	s.mu.Lock()
+	plain := s.plain
+	s.mu.Unlock()
+	plain.stop()
 	return errors.Join(errs...)
 }
 

@@ -32,9 +32,12 @@ type front struct {
 	finish     func(context.Context) error // ends what is not in a lane, gently
 	cut        func()                      // and at once
 
-	loops    sync.WaitGroup // that run
-	draining atomic.Bool
-	drained  chan struct{} // closed when draining begins
+	listening sync.WaitGroup // event loops; see listens
+	draining  atomic.Bool
+	killed    atomic.Bool
+	drained   chan struct{} // closed when draining begins
+
+	saidFull atomic.Int64 // minute in which isFull last said so
 
 	mu      sync.Mutex // guards the two below
 	toDrain []func()
@@ -56,7 +59,30 @@ func (f *front) onDrain(fn func()) {
 func (f *front) onKill(fn func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.killed.Load() {
+		fn()
+		return
+	}
 	f.toKill = append(f.toKill, fn)
+}
+
+// listens says that n event loops listen for f, each until it has drained; false
+// once draining has begun.
+func (f *front) listens(n int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.draining.Load() {
+		return false
+	}
+	f.listening.Add(n)
+	return true
+}
+
+// isFull says, now and then, that visitors have to wait.
+func (f *front) isFull() {
+	if minute, said := time.Now().Unix()/60, f.saidFull.Load(); said != minute && f.saidFull.CompareAndSwap(said, minute) {
+		f.log.Warn("a listener has as many connections as it may have: new ones wait", "port", f.port, "connections", f.conns.max, "hint", "limits.connections")
+	}
 }
 
 // shutdown ends the front; see [Server.Shutdown].
@@ -75,7 +101,7 @@ func (f *front) shutdown(ctx context.Context) error {
 	err := f.finish(ctx)
 	empty := make(chan struct{})
 	go func() {
-		f.loops.Wait() // what they have is counted only when they look
+		f.listening.Wait() // some may have connections to accept
 		f.conns.until(func() bool { return f.conns.count.Load() == 0 })
 		close(empty)
 	}()
@@ -88,6 +114,7 @@ func (f *front) shutdown(ctx context.Context) error {
 	}
 	if err != nil {
 		f.mu.Lock()
+		f.killed.Store(true)
 		for _, fn := range f.toKill {
 			fn()
 		}

@@ -410,7 +410,10 @@ func (f *front) accept(l net.Listener, serve func(net.Conn)) error {
 	defer close(w.work)
 	var pause time.Duration
 	for {
-		f.conns.wait() // what is not accepted waits in the system
+		if f.conns.full() { // what is not accepted waits in the system
+			f.isFull()
+			f.conns.wait()
+		}
 		c, err := l.Accept()
 		if err != nil {
 			if f.draining.Load() {

@@ -85,6 +85,7 @@ type Limits struct {
 	HeaderTimeout   time.Duration `json:"headerTimeout"`   // from the first byte of a request's head to its last
 	IdleTimeout     time.Duration `json:"idleTimeout"`     // between two requests of a connection
 	ShutdownTimeout time.Duration `json:"shutdownTimeout"` // for the requests at hand when the node stops
+	Connections     int           `json:"connections"`     // open at once on one listener
 	Handshakes      int           `json:"handshakes"`      // under way at once on one listener
 }
 
@@ -155,6 +156,9 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	}
 	if at, given := root.find("limits.handshakes"); given && keys.Limits.Handshakes < 1 && at.kind == kindNumber {
 		bad("limits.handshakes", "limits.handshakes must be 1 or more", "how many TLS handshakes may be under way at once; 4000 by default")
+	}
+	if at, given := root.find("limits.connections"); given && keys.Limits.Connections < 1 && at.kind == kindNumber {
+		bad("limits.connections", "limits.connections must be 1 or more", "how many connections a listener may have at once; 100000 by default")
 	}
 	keys.Listen.Listen.Proxy = f.proxy(keys.Listen.Proxy)
 	if list, _ := root.find("addresses"); list.kind == kindList {

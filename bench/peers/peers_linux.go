@@ -132,8 +132,7 @@ func fingerpost(name, binary string) *peer {
 func fingerpostCommand(b *bench, s setting, dir string, port int) (command, error) {
 	var config strings.Builder
 	listen := `http: "0.0.0.0:` + strconv.Itoa(port) + `", https: ""`
-	// One thread is the event loop's; another lets what else there is to do go on.
-	c := command{args: []string{"serve", "--config", "fingerpost.yaml"}, env: []string{"GOMAXPROCS=2"}}
+	c := command{args: []string{"serve", "--config", "fingerpost.yaml"}, env: []string{"GOMAXPROCS=1"}}
 	if s.certs > 0 {
 		certs, err := b.certificates(s.certs)
 		if err != nil {
@@ -141,7 +140,6 @@ func fingerpostCommand(b *bench, s setting, dir string, port int) (command, erro
 		}
 		fmt.Fprintf(&config, "certificates: {dir: %q}\n", certs)
 		listen = `http: "", https: "0.0.0.0:` + strconv.Itoa(port) + `"`
-		c.env = []string{"GOMAXPROCS=1"}
 	}
 	access := "off"
 	if s.log {

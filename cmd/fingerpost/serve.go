@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,6 +83,7 @@ environment, that before the configuration file.`,
 	cmd.Flags().StringVar(&o.name, "node", "", "`NAME` of this node (default made at the first start, and kept in --data)")
 	cmd.Flags().StringVar(&o.dns, "dns", "127.0.0.1:5353", `answer DNS on ADDR over UDP and TCP, where acme.validationZone is set; "" for none`)
 	cmd.Flags().Int64Var(&o.maxRemoved, "max-removed", 0, "how many items a file or source may take away at once, `N` (default a tenth of what it has, and 50 at least)")
+	cmd.Flags().BoolVar(&o.goroutines, "goroutines", false, "answer plain http by a goroutine for each connection, as elsewhere than on Linux, instead of event loops")
 	cmd.Flags().StringVar(&o.admin, "admin", "127.0.0.1:9090", `listen for the API, health checks and metrics on ADDR; "" for none; beyond loopback with listen.adminTLS only`)
 	return cmd
 }
@@ -113,6 +112,7 @@ type options struct {
 	control, token, ca      string                 // what an edge follows
 	name                    string                 // of the node
 	maxRemoved              int64                  // 0: see allowedToGo
+	goroutines              bool                   // no event loops
 	given                   func(flag string) bool // whether a flag comes before the configuration
 	out                     io.Writer              // of the access log
 	terminal                io.Writer              // where somebody reads along; nil for nobody
@@ -236,6 +236,7 @@ func (n *node) open() (err error) {
 	if err := n.listen(); err != nil {
 		return err
 	}
+	n.share()
 	if n.admin, err = n.newAdmin(); err != nil {
 		return err
 	}
@@ -446,10 +447,6 @@ func (n *node) run(ctx context.Context) error {
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
 	keepHeap()
-	if slices.ContainsFunc(n.listeners, func(l listener) bool { return l.name == "http" }) && runtime.GOOS == "linux" && os.Getenv("GOMAXPROCS") == "" {
-		// An event loop a core keeps a thread of Go's busy: all else has its own.
-		runtime.GOMAXPROCS(2 * runtime.NumCPU())
-	}
 	for _, l := range n.listeners {
 		go func() {
 			if err := l.serve(l.Listener, l.packets); err != nil && !errors.Is(err, http.ErrServerClosed) {
