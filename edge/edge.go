@@ -289,7 +289,7 @@ func (s *Server) challengeConfig(host string) (*tls.Config, error) {
 // newFront makes what serves one listener.
 func (s *Server) newFront(https bool, addr net.Addr) *front {
 	limits := s.Limits.withDefaults()
-	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, tally: s.Metrics.NewTally(),
+	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, ledger: ledger{tally: s.Metrics.NewTally()},
 		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(addr), drained: make(chan struct{}),
 		handshakes: handshakes{max: limits.Handshakes, open: map[net.Conn]struct{}{}}}
 	if f.log == nil {

@@ -13,7 +13,6 @@ import (
 	"unsafe"
 
 	"fingerpost/h1"
-	"fingerpost/telemetry"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +33,7 @@ type loop struct {
 	listen int
 	waking sync.Mutex // guards wakeup against its end
 	wakeup int        // eventfd: flags may have changed; -1 once the loop has ended
-	tally  *telemetry.Tally
+	ledger ledger
 
 	conns   []*socket // by descriptor
 	open    int
@@ -143,7 +142,7 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 const deferSeconds = 3
 
 func newLoop(f *front, listen int) (*loop, error) {
-	l := &loop{f: f, epoll: -1, wakeup: -1, in: make([]byte, loopBuffer), out: make([]byte, 0, loopBuffer), x: new(exchange), tally: f.s.Metrics.NewTally()}
+	l := &loop{f: f, epoll: -1, wakeup: -1, in: make([]byte, loopBuffer), out: make([]byte, 0, loopBuffer), x: new(exchange), ledger: ledger{f.s.Metrics.NewTally(), f.s.Access.NewRecorder()}}
 	var err error
 	if l.listen, err = unix.FcntlInt(uintptr(listen), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
@@ -162,6 +161,11 @@ func newLoop(f *front, listen int) (*loop, error) {
 		return nil, os.NewSyscallError("epoll", err)
 	}
 	return l, nil
+}
+
+func (l *ledger) close() {
+	l.tally.Close()
+	l.records.Close()
 }
 
 func (l *loop) free() {
@@ -210,7 +214,7 @@ func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer l.free()
-	defer l.tally.Close()
+	defer l.ledger.close()
 	var events [512]unix.EpollEvent
 	l.now = l.f.now()
 	l.second = l.now.Unix()
@@ -236,7 +240,7 @@ func (l *loop) run() {
 		if l.answered > 0 {
 			// One look at the clock for all that came together: a look costs as much
 			// as a lookup.
-			l.tally.Took(l.f.now().Sub(l.now), l.answered)
+			l.ledger.tally.Took(l.f.now().Sub(l.now), l.answered)
 			l.answered = 0
 		}
 		l.count(before)
@@ -439,7 +443,7 @@ func (l *loop) answer(s *socket, b []byte) {
 		if v == h1.Incomplete || v == h1.HandOver {
 			break
 		}
-		l.out, keep = f.respond(l.out, l.tally, &l.head, v, l.x, &l.peer, l.now)
+		l.out, keep = f.respond(l.out, &l.ledger, &l.head, v, l.x, &l.peer, l.now)
 		more = last || mayGoOn(&l.head, v)
 		answered++
 		used += l.head.Size
@@ -690,7 +694,7 @@ func (l *loop) timedOut(s *socket) {
 	l.current = s
 	l.f.tooSlow(&l.head)
 	l.peer.addr = s.addr
-	l.out, _ = l.f.respond(l.out[:0], l.tally, &l.head, h1.Bad, l.x, &l.peer, l.now)
+	l.out, _ = l.f.respond(l.out[:0], &l.ledger, &l.head, h1.Bad, l.x, &l.peer, l.now)
 	l.send(s, l.out)
 	l.close(s)
 }

@@ -210,7 +210,9 @@ func (n *node) open() (err error) {
 	}
 	n.metrics.Reloaded(true, time.Now())
 	if n.settings.Log.Access != "off" {
-		n.access = telemetry.NewAccessLog(n.o.out, n.settings.Log.Sample, n.metrics)
+		n.access = telemetry.NewAccessLog(n.o.out, n.settings.Log.Sample, n.metrics, func(records uint64) {
+			n.log.Warn("records of the access log were dropped: standard output does not take them as fast as requests come", "records", records, "hint", "log.sample has fewer of them written")
+		})
 	}
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
