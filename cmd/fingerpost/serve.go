@@ -383,6 +383,10 @@ func (n *node) listen() error {
 		{"admin", one(n.address("admin", n.o.admin, l.Admin)), func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }, n.serveAdmin},
 	} {
 		if n.o.role == roleControl && want.name != "admin" || want.name == "dns" && n.certificates.zone.server == nil {
+			if found := given[want.name]; found != nil {
+				n.log.Warn("a socket of the service manager is not used: this node does not answer there", "name", want.name, "hint", map[bool]string{true: "dns answers where acme.validationZone is set", false: "a control node has an admin listener alone"}[want.name == "dns"])
+				found.close()
+			}
 			continue
 		}
 		add := func(ln net.Listener, packets net.PacketConn) error {
