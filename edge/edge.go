@@ -67,6 +67,9 @@ type Server struct {
 	Log     *slog.Logger // default slog.Default()
 	Limits  Limits
 	Proxy   Proxy // of every listener
+	// ClearAltSvc has visitors forget that there was HTTP/3 at a TLS listener that has
+	// none: they remember it for a day (RFC 7838 3.1).
+	ClearAltSvc bool
 
 	// Loops is how many event loops serve plain TCP on Linux; 0 stands for one a
 	// core, less for none: a goroutine for each connection, as elsewhere.
@@ -155,6 +158,9 @@ func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
 	// served as one that offers nothing.
 	config := s.tlsConfig(f, tls.VersionTLS12, "h2", "http/1.1", "http/1.0")
 	var failed chan error
+	if quic == nil && s.ClearAltSvc {
+		f.altSvc = clearAltSvc
+	}
 	if quic != nil {
 		f.altSvc = newAltSvc(p)
 		failed = make(chan error, 1)

@@ -224,6 +224,7 @@ func (n *node) open() (err error) {
 		Log:         n.log,
 		Limits:      edge.Limits{Header: limits.HeaderTimeout, Idle: limits.IdleTimeout, Handshakes: limits.Handshakes},
 		Proxy:       edge.Proxy{Mode: edge.ProxyMode(n.settings.Listen.Proxy.Mode), From: n.settings.Listen.Proxy.From},
+		ClearAltSvc: n.settings.Listen.HTTP3 == "off",
 	}
 	if n.countries != nil {
 		n.edge.Country = n.countries.Country
