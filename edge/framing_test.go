@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -322,6 +323,41 @@ func TestLongPipelinesAreAnsweredInOrder(t *testing.T) {
 		}
 		if log := s.logged.String(); strings.Contains(log, "panic") {
 			t.Error(log)
+		}
+	}
+}
+
+// Every request of a connection is in the log, in its order, and the one whose head
+// was refused too.
+func TestLogOfAConnection(t *testing.T) {
+	sites, all := lanes(t)
+	for _, l := range all {
+		if got, err := l.statuses(good+good, good+"GET /bad HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n"+good); err != nil || !slices.Equal(got, []int{301, 301, 301, 400}) {
+			t.Fatalf("%s: got %v, %v", l.name, got, err)
+		}
+	}
+	logged := map[string][]int{}
+	for _, s := range sites {
+		s.shutdown()
+		s.Access.Close()
+		s.Access = nil
+		for line := range strings.Lines(s.access.String()) {
+			var record struct {
+				Remote string
+				Status int
+			}
+			if err := json.Unmarshal([]byte(line), &record); err != nil {
+				t.Fatalf("%v in %s", err, line)
+			}
+			logged[record.Remote] = append(logged[record.Remote], record.Status)
+		}
+	}
+	if len(logged) != len(all) {
+		t.Errorf("%d connections are in the log: %v", len(logged), logged)
+	}
+	for remote, got := range logged {
+		if !slices.Equal(got, []int{301, 301, 301, 400}) {
+			t.Errorf("%s: %v", remote, got)
 		}
 	}
 }

@@ -26,10 +26,9 @@ import (
 type loop struct {
 	f     *front
 	epoll int
-	// The listener's socket, shared by all loops: whichever is free takes the next
-	// connection. With a socket for each (SO_REUSEPORT) the system deals them out
-	// blindly, those of a busy loop wait while another has nothing to do, and a
-	// socket that systemd has opened cannot be multiplied.
+	// The listener's socket, shared by all loops. A socket for each (SO_REUSEPORT)
+	// would spread connections more evenly, but one that systemd has opened cannot be
+	// multiplied; see ADR 0022.
 	listen int
 	waking sync.Mutex // guards wakeup against its end
 	wakeup int        // eventfd: flags may have changed; -1 once the loop has ended
