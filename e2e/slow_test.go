@@ -19,6 +19,8 @@ import (
 // slowly is for how long 2,000 connections are as slow as they can be, in each way.
 const slowly = 20 * time.Second
 
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
+
 // TestConformanceSlowClients has slowhttptest hold connections while visitors ask. None
 // of them fails; what it costs them is printed.
 func TestConformanceSlowClients(t *testing.T) {
@@ -63,6 +65,7 @@ log: {access: off}
 			runs, most := 0, 0
 			for text := range said {
 				runs++
+				text = colours.ReplaceAllString(text, "")
 				if !strings.Contains(text, "Exit status") {
 					t.Errorf("slowhttptest did not run:\n%s", text)
 				}

@@ -52,7 +52,7 @@ type AccessLog struct {
 	dropped atomic.Uint64
 	telling atomic.Bool // tell is about to be called
 
-	waiting atomic.Int64 // bytes of chunks behind the one of each recorder that is being written
+	waiting atomic.Int64 // bytes of chunks, but for the one of each recorder that is written first
 	closed  atomic.Bool
 
 	shards []*Recorder // of those who have no recorder of their own
@@ -167,9 +167,11 @@ func (r *Recorder) Write(a *Access) {
 		c.size.Store(int64(len(record)))
 		r.last.next.Store(c)
 		r.last = c
-		select {
-		case l.full <- struct{}{}:
-		default:
+		if n > 0 { // one is full
+			select {
+			case l.full <- struct{}{}:
+			default:
+			}
 		}
 		return
 	}
@@ -179,7 +181,7 @@ func (r *Recorder) Write(a *Access) {
 // chunk gives one with room for so much, nil if too much waits already.
 func (r *Recorder) chunk(room int) *chunk {
 	size := max(room, chunkSize)
-	if r.log.waiting.Add(int64(size)) > accessLimit {
+	if len(r.last.records) > 0 && r.log.waiting.Add(int64(size)) > accessLimit {
 		r.log.waiting.Add(int64(-size))
 		return nil
 	}
@@ -219,7 +221,9 @@ func (r *Recorder) drain() (err error) {
 			return err
 		}
 		r.first, r.done = next, 0
-		r.log.waiting.Add(int64(-len(next.records)))
+		if len(c.records) > 0 {
+			r.log.waiting.Add(int64(-len(next.records)))
+		}
 		if len(c.records) == chunkSize {
 			c.size.Store(0)
 			c.next.Store(nil)
