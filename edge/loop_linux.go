@@ -131,9 +131,18 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 			l.wake()
 		}
 	})
-	for _, l := range loops {
-		f.loops.Go(l.run)
+	f.mu.Lock() // either Shutdown waits for them, or there are none
+	if f.draining.Load() {
+		for _, l := range loops {
+			l.ledger.close()
+			l.free()
+		}
+	} else {
+		for _, l := range loops {
+			f.loops.Go(l.run)
+		}
 	}
+	f.mu.Unlock()
 	<-f.drained // the loops go on until their connections have ended
 	return true, nil
 }

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"fingerpost"
+	"fingerpost/redirect"
 )
 
 // resting is how many connections wait without a worker.
@@ -166,4 +169,27 @@ func TestRestingConnectionsNoticeTheEnd(t *testing.T) {
 		c.Close()
 	}
 	until(t, "nothing is counted", func() bool { return s.frontConns() == 0 })
+}
+
+// A listener that is being served when Shutdown comes ends with it, however far it was.
+func TestShutdownWhileLoopsBegin(t *testing.T) {
+	table := compile(t, []fingerpost.Host{{Name: "a.example"}}, nil)
+	for i := range 50 {
+		s := &Server{Table: func() *redirect.Table { return table }}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		exit := make(chan error, 1)
+		go func() { exit <- s.ServePlain(l) }()
+		for range i * 20 {
+			runtime.Gosched()
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-exit; err != nil {
+			t.Error(err)
+		}
+	}
 }
