@@ -48,7 +48,7 @@ race: ## all tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race ./...
 
 .PHONY: conformance
-conformance: ## h2spec against HTTP/2, sslscan and testssl.sh against https (five minutes)
+conformance: ## h2spec against HTTP/2, sslscan and testssl.sh against https, slowhttptest against http (six minutes)
 	tools/install.sh test conformance
 	$(GO) test -count=1 -tags conformance -run Conformance -v ./e2e
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -252,6 +253,87 @@ func TestSocketsOfTheServiceManager(t *testing.T) {
 	for _, addr := range []string{addr1, addr2} {
 		if got := location(t, "tcp", addr); got != "https://to.example/" {
 			t.Errorf("%s: got %q", addr, got)
+		}
+	}
+}
+
+// The name server needs both transports of each of its sockets.
+func TestSocketsOfTheServiceManagerForDNS(t *testing.T) {
+	t.Parallel()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	addr := tcp.Addr().String()
+	udp, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Skip("the UDP port is taken")
+	}
+	defer udp.Close()
+	stream, err := tcp.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	datagrams, err := udp.(*net.UDPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+
+	// with starts the program with sockets for dns, and ends it once it is ready or gone.
+	with := func(zone, names string, files ...*os.File) (log string, ready bool, query func(network string) string) {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "fingerpost.yaml")
+		config := `listen: {http: "127.0.0.1:0", https: "127.0.0.1:0", admin: "127.0.0.1:0"}
+addresses: [127.0.0.1]
+acme: {directory: "https://127.0.0.1:1/", email: ops@example.com` + zone + `}
+`
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, binary, "serve", "--config", file, "--data", filepath.Join(dir, "data"))
+		stderr := new(output)
+		cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = io.Discard, stderr, files
+		cmd.Env = append(os.Environ(), "LISTEN_FDS="+strconv.Itoa(len(files)), "LISTEN_FDNAMES="+names)
+		exited := start(t, cmd)
+		gone := false
+		eventually(startLimit, func() bool {
+			select {
+			case <-exited:
+				gone = true
+			default:
+			}
+			return gone || readyLine.MatchString(stderr.String())
+		})
+		if !gone {
+			t.Cleanup(func() { interrupt(t, cmd, exited) })
+		}
+		return stderr.String(), !gone, func(network string) string {
+			host, port, _ := net.SplitHostPort(addr)
+			args := []string{"@" + host, "-p", port, "+short", "+tries=1", "acme.example.net", "SOA"}
+			if network == "tcp" {
+				args = append(args, "+tcp")
+			}
+			out, _ := exec.Command("dig", args...).CombinedOutput()
+			return string(out)
+		}
+	}
+	const zone = ", validationZone: acme.example.net"
+	if log, ready, _ := with(zone, "dns", stream); ready || !strings.Contains(log, "has no datagram socket beside it") {
+		t.Errorf("without a datagram socket: ready %v\n%s", ready, log)
+	}
+	if log, ready, _ := with("", "dns:dns", stream, datagrams); !ready || !strings.Contains(log, "is not used") {
+		t.Errorf("without a zone: ready %v\n%s", ready, log)
+	}
+	log, ready, query := with(zone, "dns:dns", stream, datagrams)
+	if !ready || !strings.Contains(log, "on=dns addr="+addr) {
+		t.Fatalf("ready %v\n%s", ready, log)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if got := query(network); !strings.Contains(got, "acme.example.net") && !strings.Contains(got, "hostmaster") {
+			t.Errorf("%s: got %q", network, got)
 		}
 	}
 }

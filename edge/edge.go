@@ -67,6 +67,9 @@ type Server struct {
 	Log     *slog.Logger // default slog.Default()
 	Limits  Limits
 	Proxy   Proxy // of every listener
+	// ClearAltSvc has visitors forget that there was HTTP/3 at a TLS listener that has
+	// none: they remember it for a day (RFC 7838 3.1).
+	ClearAltSvc bool
 
 	// Loops is how many event loops serve plain TCP on Linux; 0 stands for GOMAXPROCS,
 	// less for none: a goroutine for each connection, as elsewhere. Each keeps a thread
@@ -160,6 +163,9 @@ func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
 	// served as one that offers nothing.
 	config := s.tlsConfig(f, tls.VersionTLS12, "h2", "http/1.1", "http/1.0")
 	var failed chan error
+	if quic == nil && s.ClearAltSvc {
+		f.altSvc = clearAltSvc
+	}
 	if quic != nil {
 		f.altSvc = newAltSvc(p)
 		failed = make(chan error, 1)
@@ -294,7 +300,7 @@ func (s *Server) challengeConfig(host string) (*tls.Config, error) {
 // newFront makes what serves one listener.
 func (s *Server) newFront(https bool, addr net.Addr) *front {
 	limits := s.Limits.withDefaults()
-	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, tally: s.Metrics.NewTally(),
+	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, ledger: ledger{tally: s.Metrics.NewTally()},
 		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(addr), drained: make(chan struct{}),
 		handshakes: handshakes{max: limits.Handshakes, open: map[net.Conn]struct{}{}}}
 	if f.log == nil {

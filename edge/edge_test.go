@@ -564,7 +564,7 @@ func (w *writer) Write(p []byte) (n int, _ error) { return len(p), nil }
 
 func BenchmarkHandler(b *testing.B) {
 	metrics := telemetry.NewMetrics("test")
-	access := telemetry.NewAccessLog(io.Discard, 1, metrics)
+	access := telemetry.NewAccessLog(io.Discard, 1, metrics, nil)
 	defer access.Close()
 	b.Run("alone", func(b *testing.B) { benchmarkHandler(b, new(Server)) })
 	b.Run("metrics", func(b *testing.B) { benchmarkHandler(b, &Server{Metrics: metrics}) })

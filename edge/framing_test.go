@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,21 @@ var framing = []struct {
 	{"dots and slashes", "GET //evil/../x HTTP/1.1\r\nHost: a.example\r\n\r\n", 301, false},
 	{"raw UTF-8", "GET /æ HTTP/1.1\r\nHost: a.example\r\n\r\n", 301, false},
 	{"length of nothing", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n", 301, false},
+
+	{"Host with a port", "GET / HTTP/1.1\r\nHost: a.example:8080\r\n\r\n", 301, false},
+	{"Host with a port that is none", "GET / HTTP/1.1\r\nHost: a.example:http\r\n\r\n", 400, true},
+	{"absolute-form with a port", "GET http://a.example:8080/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 301, false},
+	{"absolute-form of a host that is none", "GET http://a..example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
+	{"absolute-form with a user", "GET http://x@a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
+	{"absolute-form without a Host field", "GET http://a.example/ HTTP/1.1\r\n\r\n", 400, true},
+	{"absolute-form of another scheme", "GET ftp://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
+	{"OPTIONS", "OPTIONS / HTTP/1.1\r\nHost: a.example\r\n\r\n", 301, false},
+	{"OPTIONS of all", "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", 204, false},
+	{"asterisk of another method", "GET * HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
+	{"TRACE", "TRACE / HTTP/1.1\r\nHost: a.example\r\n\r\n", 405, false},
+	{"the last request", "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 301, true},
+	{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: a.example\r\n\r\n", 301, true},
+	{"HTTP/1.0 that stays", "GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n", 301, false},
 
 	{"both framings", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, true},
 	{"both framings, the other way", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", 400, true},
@@ -100,6 +116,10 @@ var framing = []struct {
 	{"chunk's size beyond numbers", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 301, true},
 	{"chunk with a long extension", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0;" + strings.Repeat("x", 5000) + "\r\n\r\n", 301, true},
 	{"trailers with framing", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\nHost: b.example\r\n\r\n", 301, true},
+	{"body that waits to be asked for", "POST / HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", 301, true},
+	{"no body, and waits to be asked for it", "GET / HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\n\r\n", 301, true},
+	{"expects what nobody knows", "GET / HTTP/1.1\r\nHost: a.example\r\nExpect: the-unexpected\r\n\r\n", 417, true},
+	{"upgrade in HTTP/1.0", "GET / HTTP/1.0\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 301, true},
 	{"upgrade to HTTP/2", "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n", 301, true},
 	{"upgrade to websocket", "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 301, true},
 }
@@ -256,4 +276,88 @@ func FuzzLanes(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A pipeline is longer than any buffer: all of it is answered, in order, and one that
+// is cut off in the middle of its answers costs nothing.
+func TestLongPipelinesAreAnsweredInOrder(t *testing.T) {
+	sites, all := lanes(t)
+	const n = 20_000
+	var requests strings.Builder
+	for i := range n {
+		fmt.Fprintf(&requests, "GET /%d HTTP/1.1\r\nHost: a.example\r\n\r\n", i)
+	}
+	for _, l := range all {
+		t.Run(l.name, func(t *testing.T) {
+			for _, cut := range []int{n, n / 3} {
+				conn, err := l.dial()
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.SetDeadline(time.Now().Add(30 * time.Second))
+				go io.WriteString(conn, requests.String())
+				r := bufio.NewReader(conn)
+				for i := range cut {
+					resp, err := http.ReadResponse(r, nil)
+					if err != nil {
+						t.Fatalf("answer %d: %v", i, err)
+					}
+					io.Copy(io.Discard, resp.Body)
+					if want := fmt.Sprintf("https://to.example/%d", i); resp.Header.Get("Location") != want {
+						t.Fatalf("answer %d leads to %q", i, resp.Header.Get("Location"))
+					}
+				}
+				if secure, ok := conn.(*tls.Conn); ok {
+					conn = secure.NetConn()
+				}
+				conn.(*net.TCPConn).SetLinger(0) // a reset
+				conn.Close()
+			}
+		})
+	}
+	for _, s := range sites {
+		for deadline := time.Now().Add(10 * time.Second); s.frontConns() > 0; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d connections are still counted", s.frontConns())
+			}
+		}
+		if log := s.logged.String(); strings.Contains(log, "panic") {
+			t.Error(log)
+		}
+	}
+}
+
+// Every request of a connection is in the log, in its order, and the one whose head
+// was refused too.
+func TestLogOfAConnection(t *testing.T) {
+	sites, all := lanes(t)
+	for _, l := range all {
+		if got, err := l.statuses(good+good, good+"GET /bad HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n"+good); err != nil || !slices.Equal(got, []int{301, 301, 301, 400}) {
+			t.Fatalf("%s: got %v, %v", l.name, got, err)
+		}
+	}
+	logged := map[string][]int{}
+	for _, s := range sites {
+		s.shutdown()
+		s.Access.Close()
+		s.Access = nil
+		for line := range strings.Lines(s.access.String()) {
+			var record struct {
+				Remote string
+				Status int
+			}
+			if err := json.Unmarshal([]byte(line), &record); err != nil {
+				t.Fatalf("%v in %s", err, line)
+			}
+			logged[record.Remote] = append(logged[record.Remote], record.Status)
+		}
+	}
+	if len(logged) != len(all) {
+		t.Errorf("%d connections are in the log: %v", len(logged), logged)
+	}
+	for remote, got := range logged {
+		if !slices.Equal(got, []int{301, 301, 301, 400}) {
+			t.Errorf("%s: %v", remote, got)
+		}
+	}
 }

@@ -21,7 +21,7 @@ type front struct {
 	limits Limits
 	log    *slog.Logger
 	now    func() time.Time
-	tally  *telemetry.Tally
+	ledger ledger
 	dated  atomic.Pointer[dated]
 	altSvc *altSvc // nil without HTTP/3
 
@@ -168,7 +168,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := f.now().Sub(start)
 	f.s.Metrics.Request(proto(r), f.https, x.answer.Status, took)
 	if f.s.Access.Wants() {
-		f.record(x, &telemetry.Access{Time: start, Remote: remote(in.remote), Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
+		f.record(x, &f.ledger, &telemetry.Access{Time: start, Remote: in.remote, Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
 			Duration: took, Bytes: sent, UserAgent: r.Header.Get("User-Agent"), Referer: r.Header.Get("Referer")})
 	}
 }
@@ -260,11 +260,15 @@ func proto(r *http.Request) telemetry.Proto {
 }
 
 // record logs an answered request; what only x knows is filled in.
-func (f *front) record(x *exchange, a *telemetry.Access) {
+func (f *front) record(x *exchange, to *ledger, a *telemetry.Access) {
 	a.HTTPS, a.Status, a.Location = f.https, x.answer.Status, x.answer.Location
 	switch x.answer.Kind {
 	case redirect.ByRule, redirect.Loop, redirect.BadTarget:
 		a.Rule = x.answer.Rule.ID()
+	}
+	if to.records != nil {
+		to.records.Write(a)
+		return
 	}
 	f.s.Access.Write(a)
 }

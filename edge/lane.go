@@ -28,7 +28,7 @@ import (
 
 // respond answers one head, appended to dst. It is the whole way of nearly every
 // request. keep tells whether the connection may stay open.
-func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Verdict, x *exchange, c *client, now time.Time) (out []byte, keep bool) {
+func (f *front) respond(dst []byte, to *ledger, h *h1.Head, v h1.Verdict, x *exchange, c *client, now time.Time) (out []byte, keep bool) {
 	refusal := h.Status
 	keep = v == h1.Redirectable && h.KeepAlive && !f.draining.Load()
 	if v == h1.Redirectable {
@@ -43,9 +43,9 @@ func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Ver
 	if h.HTTP10 {
 		proto = telemetry.HTTP10
 	}
-	tally.Request(proto, f.https, x.answer.Status)
+	to.tally.Request(proto, f.https, x.answer.Status)
 	if f.s.Access.Wants() {
-		f.record(x, &telemetry.Access{Time: now, Remote: remote(c.addr), Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
+		f.record(x, to, &telemetry.Access{Time: now, Remote: c.addr, Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
 			Duration: f.now().Sub(now), Bytes: sent, UserAgent: h.Value("User-Agent"), Referer: h.Value("Referer")})
 	}
 	x.forget()
@@ -72,12 +72,15 @@ type client struct {
 	tls        *tlsConn       // what its TLS is over; nil without
 }
 
-// remote is an address as logs have it.
-func remote(addr netip.AddrPort) string {
-	if !addr.IsValid() {
-		return "unix"
-	}
-	return addr.String()
+// ledger is where requests are noted: of one event loop, or of all that share it.
+type ledger struct {
+	tally   *telemetry.Tally
+	records *telemetry.Recorder // nil: the log's own
+}
+
+func (l *ledger) close() {
+	l.tally.Close()
+	l.records.Close()
 }
 
 // date is the Date field of responses at a time (RFC 9110 6.6.1), as a line.
@@ -133,8 +136,9 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 	}()
 	b.sentBy = time.Time{}
 	limits := f.headLimits()
-	n := 0 // bytes of b.in that are not answered yet
-	deadline := time.Now().Add(f.limits.Header)
+	n := 0                                   // bytes of b.in that are not answered yet
+	until := time.Now().Add(f.limits.Header) // for what is waited for
+	deadline := until                        // of reading: that, or sooner
 	c.SetReadDeadline(deadline)
 	for {
 		if n == len(b.in) {
@@ -147,13 +151,17 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		got, err := c.Read(b.in[n:])
 		if got == 0 && err != nil {
 			late := errors.Is(err, os.ErrDeadlineExceeded)
-			if late && n > 0 && time.Now().Before(deadline) { // Shutdown has interrupted: the rest may come
+			if late && time.Now().Before(until) {
+				if n == 0 && f.rest(c, peer, until) {
+					return
+				}
+				deadline = until // Shutdown has interrupted: the rest may come
 				c.SetReadDeadline(deadline)
 				continue
 			}
 			if late && n > 0 {
 				f.tooSlow(&b.head)
-				b.out, _ = f.respond(b.out[:0], f.tally, &b.head, h1.Bad, x, peer, f.now())
+				b.out, _ = f.respond(b.out[:0], &f.ledger, &b.head, h1.Bad, x, peer, f.now())
 				if !f.write(c, peer, b, time.Now()) {
 					return
 				}
@@ -180,7 +188,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			if v == h1.Incomplete || v == h1.HandOver {
 				break
 			}
-			b.out, keep = f.respond(b.out, f.tally, &b.head, v, x, peer, at)
+			b.out, keep = f.respond(b.out, &f.ledger, &b.head, v, x, peer, at)
 			more = last || mayGoOn(&b.head, v)
 			answered++
 			used += b.head.Size
@@ -197,7 +205,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			return
 		}
 		if answered > 0 {
-			f.tally.Took(time.Since(now), answered)
+			f.ledger.tally.Took(time.Since(now), answered)
 		}
 		switch {
 		case !keep && more:
@@ -213,20 +221,31 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			return
 		}
 		n = copy(b.in, b.in[used:n])
-		wait := f.limits.Idle
-		if n > 0 {
-			wait = f.limits.Header
-		}
 		if began {
 			continue // the whole head has the time, not each piece of it
 		}
 		// Moving a deadline costs as much as answering: only when it matters.
-		if want := now.Add(wait); want.Before(deadline) || want.Sub(deadline) > time.Second {
-			deadline = want
+		soonest := now.Add(f.limits.Header)
+		until = soonest
+		latest := soonest.Add(time.Second)
+		if n == 0 {
+			until = now.Add(f.limits.Idle)
+			soonest, latest = now.Add(restAfter/2), now.Add(restAfter)
+		}
+		if deadline.Before(soonest) || deadline.After(latest) {
+			deadline = latest
+			if deadline.After(until) {
+				deadline = until
+			}
 			c.SetReadDeadline(deadline)
 		}
 	}
 }
+
+// restAfter is when a connection that waits for a request gives its worker and its
+// buffers back, at the latest; at the earliest it is half of it. One that is busy is
+// not worth the effort.
+const restAfter = 500 * time.Millisecond
 
 // write sends b.out and empties it; if it cannot, it closes c.
 func (f *front) write(c net.Conn, peer *client, b *buffers, now time.Time) bool {

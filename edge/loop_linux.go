@@ -10,7 +10,6 @@ import (
 	"unsafe"
 
 	"fingerpost/h1"
-	"fingerpost/telemetry"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +35,7 @@ type loop struct {
 	open      int
 	spare     *socket // of a free list of spares, by next
 	spares    int
-	tally     *telemetry.Tally
+	ledger    ledger
 
 	wheel   [wheelSlots]*socket
 	start   time.Time
@@ -89,7 +88,6 @@ func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer l.free()
-	defer l.tally.Close()
 	var events [512]unix.EpollEvent
 	l.start = time.Now()
 	for {
@@ -116,7 +114,7 @@ func (l *loop) run() {
 		if l.answered > 0 {
 			// One look at the clock for all that came together: a look costs as much
 			// as a lookup.
-			l.tally.Took(time.Since(now), l.answered)
+			l.ledger.tally.Took(time.Since(now), l.answered)
 			l.answered = 0
 		}
 		l.balance()
@@ -257,7 +255,7 @@ func (l *loop) answer(s *socket, b []byte) {
 		if v == h1.Incomplete || v == h1.HandOver {
 			break
 		}
-		l.out, keep = f.respond(l.out, l.tally, &l.head, v, l.x, &l.peer, l.now)
+		l.out, keep = f.respond(l.out, &l.ledger, &l.head, v, l.x, &l.peer, l.now)
 		more = last || mayGoOn(&l.head, v)
 		answered++
 		used += l.head.Size

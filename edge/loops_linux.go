@@ -24,10 +24,9 @@ type loops struct {
 }
 
 // listening is a listener in one loop. All loops have the same socket, each under a
-// descriptor of its own: whichever is free takes the next connection. With a socket
-// for each (SO_REUSEPORT) the system deals them out blindly, those of a busy loop
-// wait while another has nothing to do, and a socket that systemd has opened cannot
-// be multiplied.
+// descriptor of its own: whichever is free takes the next connection. A socket for
+// each (SO_REUSEPORT) costs the same, and one that systemd has opened cannot be
+// multiplied; see ADR 0022.
 type listening struct {
 	f      *front
 	fd     int
@@ -47,6 +46,9 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 		return false, nil
 	}
 	file, err := t.File() // a second descriptor of the same socket
+	if err != nil && f.draining.Load() {
+		return true, nil // Shutdown has closed it already
+	}
 	if err != nil {
 		return false, err
 	}
@@ -145,7 +147,7 @@ func (all *loops) stop() {
 }
 
 func newLoop(s *Server, all *loops) (*loop, error) {
-	l := &loop{s: s, all: all, epoll: -1, wakeup: -1, in: make([]byte, loopBuffer), out: make([]byte, 0, loopBuffer), x: new(exchange), tally: s.Metrics.NewTally()}
+	l := &loop{s: s, all: all, epoll: -1, wakeup: -1, in: make([]byte, loopBuffer), out: make([]byte, 0, loopBuffer), x: new(exchange), ledger: ledger{s.Metrics.NewTally(), s.Access.NewRecorder()}}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 		l.wakeup, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -164,6 +166,7 @@ func (l *loop) free() {
 	l.asking.Lock()
 	defer l.asking.Unlock()
 	l.ended = true // the descriptors are somebody else's soon
+	l.ledger.close()
 	for _, fd := range []int{l.wakeup, l.epoll} {
 		if fd >= 0 {
 			unix.Close(fd)

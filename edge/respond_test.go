@@ -41,7 +41,7 @@ func responder(t testing.TB, https bool, host fingerpost.Host) func() (answer []
 	limits := f.headLimits()
 	return func() []byte {
 		v := h.Read(request, limits)
-		out, _ = f.respond(out[:0], f.tally, &h, v, x, peer, now)
+		out, _ = f.respond(out[:0], &f.ledger, &h, v, x, peer, now)
 		h.Reset()
 		return out
 	}

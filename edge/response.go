@@ -27,8 +27,12 @@ type altSvc struct {
 	line  string
 }
 
-func newAltSvc(port string) *altSvc {
-	value := `h3=":` + port + `"; ma=86400`
+func newAltSvc(port string) *altSvc { return altSvcOf(`h3=":` + port + `"; ma=86400`) }
+
+// clearAltSvc takes back what was told before.
+var clearAltSvc = altSvcOf("clear")
+
+func altSvcOf(value string) *altSvc {
 	return &altSvc{[]string{value}, "Alt-Svc: " + value + "\r\n"}
 }
 

@@ -87,7 +87,7 @@ func start(t testing.TB, table *redirect.Table, change func(*Server), certificat
 		Certificate: certs.Certificate,
 		Covered:     certs.Covers,
 		Metrics:     metrics,
-		Access:      telemetry.NewAccessLog(s.access, 1, metrics),
+		Access:      telemetry.NewAccessLog(s.access, 1, metrics, nil),
 		Log:         slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

@@ -94,7 +94,7 @@ func (l *loop) timedOut(s *socket) {
 	l.current = s
 	s.f.tooSlow(&l.head)
 	l.peer.addr = s.addr
-	l.out, _ = s.f.respond(l.out[:0], l.tally, &l.head, h1.Bad, l.x, &l.peer, l.now)
+	l.out, _ = s.f.respond(l.out[:0], &l.ledger, &l.head, h1.Bad, l.x, &l.peer, l.now)
 	l.head.Reset()
 	if l.send(s, l.out) < len(l.out) {
 		l.close(s)

@@ -30,6 +30,7 @@ for use in "$@"; do
       ;;
     conformance)
       need bind9-dnsutils dig # testssl.sh looks names up with it
+      need slowhttptest slowhttptest
       need sslscan sslscan
       need testssl.sh testssl
       ;;

@@ -17,7 +17,8 @@ import (
 )
 
 // sockets are those that one listener of the configuration comes to. Packets has
-// the UDP socket of HTTP/3 for each stream of https that has one.
+// the UDP socket beside a stream: of HTTP/3 where https has one, and of dns, which
+// always has.
 type sockets struct {
 	streams []net.Listener
 	packets map[net.Listener]net.PacketConn
@@ -31,9 +32,9 @@ func inherited(log *slog.Logger) (map[string]*sockets, error) {
 	for _, file := range activation.Files(true) {
 		name := file.Name()
 		switch name {
-		case "http", "https", "admin":
+		case "http", "https", "dns", "admin":
 		default:
-			log.Warn("a socket of the service manager is not used: its name is none of http, https, admin", "name", name, "hint", "set FileDescriptorName= in the socket unit, one unit for each name")
+			log.Warn("a socket of the service manager is not used: its name is none of http, https, dns, admin", "name", name, "hint", "set FileDescriptorName= in the socket unit, one unit for each name")
 			file.Close()
 			continue
 		}
@@ -44,10 +45,10 @@ func inherited(log *slog.Logger) (map[string]*sockets, error) {
 		// Both have descriptors of their own then.
 		if stream, err := net.FileListener(file); err == nil {
 			s.streams = append(s.streams, stream)
-		} else if packet, packetErr := net.FilePacketConn(file); packetErr == nil && name == "https" {
+		} else if packet, packetErr := net.FilePacketConn(file); packetErr == nil && (name == "https" || name == "dns") {
 			datagrams[name] = append(datagrams[name], packet)
 		} else {
-			return nil, &fingerpost.Error{Code: "listen", Message: fmt.Sprintf("the socket %s of the service manager cannot be used: %v", name, err), Hint: "http and admin take ListenStream=, https takes ListenDatagram= too"}
+			return nil, &fingerpost.Error{Code: "listen", Message: fmt.Sprintf("the socket %s of the service manager cannot be used: %v", name, err), Hint: "http and admin take ListenStream=, https and dns take ListenDatagram= too"}
 		}
 		file.Close()
 	}
@@ -58,7 +59,27 @@ func inherited(log *slog.Logger) (map[string]*sockets, error) {
 			}
 		}
 	}
+	if dns := byName["dns"]; dns != nil {
+		for i, stream := range dns.streams {
+			udp, ok := dns.packets[stream].(*net.UDPConn)
+			if !ok {
+				return nil, &fingerpost.Error{Code: "listen", Message: fmt.Sprintf("the stream socket dns of the service manager, on %s, has no datagram socket beside it", stream.Addr()), Hint: "ListenStream= and ListenDatagram= have the same address and port"}
+			}
+			dns.streams[i] = &dnsListener{stream, udp}
+		}
+		dns.packets = nil // each has its own
+	}
 	return byName, nil
+}
+
+// close gives up what is not to be used: who connects learns of it at once.
+func (s *sockets) close() {
+	for _, stream := range s.streams {
+		stream.Close()
+		if packet := s.packets[stream]; packet != nil {
+			packet.Close()
+		}
+	}
 }
 
 // pair gives a UDP socket to the stream of its port.

@@ -210,7 +210,9 @@ func (n *node) open() (err error) {
 	}
 	n.metrics.Reloaded(true, time.Now())
 	if n.settings.Log.Access != "off" {
-		n.access = telemetry.NewAccessLog(n.o.out, n.settings.Log.Sample, n.metrics)
+		n.access = telemetry.NewAccessLog(n.o.out, n.settings.Log.Sample, n.metrics, func(records uint64) {
+			n.log.Warn("records of the access log were dropped: standard output does not take them as fast as requests come", "records", records, "hint", "log.sample has fewer of them written")
+		})
 	}
 	limits := n.settings.Limits
 	n.edge = &edge.Server{
@@ -222,6 +224,7 @@ func (n *node) open() (err error) {
 		Log:         n.log,
 		Limits:      edge.Limits{Header: limits.HeaderTimeout, Idle: limits.IdleTimeout, Handshakes: limits.Handshakes},
 		Proxy:       edge.Proxy{Mode: edge.ProxyMode(n.settings.Listen.Proxy.Mode), From: n.settings.Listen.Proxy.From},
+		ClearAltSvc: n.settings.Listen.HTTP3 == "off",
 	}
 	if n.countries != nil {
 		n.edge.Country = n.countries.Country
@@ -382,6 +385,10 @@ func (n *node) listen() error {
 		{"admin", one(n.address("admin", n.o.admin, l.Admin)), func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }, n.serveAdmin},
 	} {
 		if n.o.role == roleControl && want.name != "admin" || want.name == "dns" && n.certificates.zone.server == nil {
+			if found := given[want.name]; found != nil {
+				n.log.Warn("a socket of the service manager is not used: this node does not answer there", "name", want.name, "hint", map[bool]string{true: "dns answers where acme.validationZone is set", false: "a control node has an admin listener alone"}[want.name == "dns"])
+				found.close()
+			}
 			continue
 		}
 		add := func(ln net.Listener, packets net.PacketConn) error {
