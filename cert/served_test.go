@@ -47,7 +47,7 @@ func (m *memory) put(t testing.TB, c *fingerpost.Certificate) {
 	m.revs[c.Name]++
 	for _, name := range c.Names {
 		m.byName[name] = slices.DeleteFunc(m.byName[name], func(n Named) bool { return n.Certificate == c.Name })
-		m.byName[name] = append(m.byName[name], Named{Certificate: c.Name, Rev: m.revs[c.Name], ECDSA: c.KeyType[0] == 'E', NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+		m.byName[name] = append(m.byName[name], Named{Certificate: c.Name, Rev: m.revs[c.Name], ECDSA: c.KeyType[0] == 'E', SealedBy: c.SealedBy(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 	}
 }
 
@@ -78,7 +78,7 @@ func stored(t testing.TB, s *Sealer, name string, template *x509.Certificate, rs
 	leaf, keyText := ca.IssueFrom(template, key)
 	block, _ := pem.Decode(keyText)
 	c := Describe([]*x509.Certificate{certificateOf(t, leaf)})
-	c.Name, c.Type, c.Key = name, fingerpost.ACME, s.Seal(KeyPurpose, block.Bytes)
+	c.Name, c.Type, c.Key = name, fingerpost.ACME, s.Seal(KeyPurpose(name), block.Bytes)
 	return c
 }
 
@@ -340,10 +340,10 @@ func TestMemoryOfServedCertificates(t *testing.T) {
 		c := new(fingerpost.Certificate)
 		return c, 1, json.Unmarshal(text, c)
 	}
-	der, _ := s.Sealer.Open(KeyPurpose, one.Key)
+	der, _ := s.Sealer.Open(KeyPurpose("c"), one.Key)
 	sealed := make([][]byte, n)
 	for i := range sealed {
-		sealed[i] = s.Sealer.Seal(KeyPurpose, der)
+		sealed[i] = s.Sealer.Seal(KeyPurpose(fmt.Sprint(i)), der)
 	}
 	inner := s.Load
 	next := 0

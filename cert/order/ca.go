@@ -225,6 +225,9 @@ func (c *CA) accountKey() string {
 	return c.config.Directory
 }
 
+// keyPurpose is what the account's key is sealed for.
+func (c *CA) keyPurpose() string { return "key of the account at " + c.accountKey() }
+
 // accountAt gives our account, which it registers if need be. The key is kept before
 // the CA hears of it, and the same key gives the same account, so an answer that
 // is lost loses nothing.
@@ -252,7 +255,7 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 		if err := json.Unmarshal(value, &record); err != nil {
 			return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
 		}
-		if key, err = unsealKey(d, record.Key); err != nil {
+		if key, err = unsealKey(d, c.keyPurpose(), record.Key); err != nil {
 			return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
 		}
 	case errors.Is(err, ErrNoRecord):
@@ -261,7 +264,7 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 			return acme.Account{}, err
 		}
 		key, record.Directory = fresh, c.config.Directory
-		if record.Key, err = sealKey(d, fresh); err != nil {
+		if record.Key, err = sealKey(d, c.keyPurpose(), fresh); err != nil {
 			return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
 		}
 		if err := c.writeAccount(ctx, d, fence, record); err != nil {

@@ -28,6 +28,9 @@ func (n *node) report(at replica.Cursor) replica.Report {
 	if s := n.shared.replica.Status(); health == "ok" && len(s.LeftOut) > 0 {
 		health = plural(len(s.LeftOut), "item") + " left out"
 	}
+	if some := n.someSealed(); health == "ok" && some != "" {
+		health = some
+	}
 	roles := []string{n.o.role}
 	if n.o.role == roleAll {
 		roles = []string{roleControl, roleEdge}
