@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -81,12 +82,17 @@ func (c *conns) came(n int) {
 }
 
 // interrupt ends the reading of every connection: those that wait for a request
-// close.
-func (c *conns) interrupt() {
+// close. Handshakes go on, if anything has come of them, or does within firstFor.
+func (c *conns) interrupt(h *handshakes) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.open {
-		conn.SetReadDeadline(time.Unix(1, 0))
+		switch under, heard := h.has(conn); {
+		case !under:
+			conn.SetReadDeadline(time.Unix(1, 0))
+		case !heard:
+			conn.SetReadDeadline(time.Now().Add(firstFor))
+		}
 	}
 }
 
@@ -99,17 +105,37 @@ func (c *conns) closeAll() {
 	}
 }
 
+// firstFor is how long Shutdown waits for the first request of a connection, from the
+// end of its handshake, and for the first byte of that: they may be on their way.
+const firstFor = 2 * time.Second
+
 // handshakes are those under way on one listener.
 type handshakes struct {
 	max int
 
 	mu   sync.Mutex // guards what follows
-	open map[net.Conn]struct{}
+	open map[net.Conn]*greeting
+	none chan struct{} // closed when none is left; nil if nobody waits
+}
+
+// greeting is a connection as TLS sees it.
+type greeting struct {
+	net.Conn
+	heard atomic.Bool // the client has sent something
+}
+
+func (g *greeting) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if n > 0 && !g.heard.Load() {
+		g.heard.Store(true)
+	}
+	return n, err
 }
 
 // begin counts c in. If there are too many it ends another: whichever, since those
 // that take long are most of them.
-func (h *handshakes) begin(c net.Conn) {
+func (h *handshakes) begin(c net.Conn) *greeting {
+	g := &greeting{Conn: c}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.open) >= h.max {
@@ -119,11 +145,43 @@ func (h *handshakes) begin(c net.Conn) {
 			break
 		}
 	}
-	h.open[c] = struct{}{}
+	h.open[c] = g
+	return g
 }
 
+// has reports whether a handshake is under way on c, and whether anything has come.
+func (h *handshakes) has(c net.Conn) (under, heard bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.open[c]
+	return g != nil, g != nil && g.heard.Load()
+}
+
+// end counts c out; more than once does no harm.
 func (h *handshakes) end(c net.Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.open, c)
+	if h.none != nil && len(h.open) == 0 {
+		close(h.none)
+		h.none = nil
+	}
+}
+
+// wait returns when none is left: each has its time. It is for one goroutine.
+func (h *handshakes) wait(ctx context.Context) error {
+	h.mu.Lock()
+	none := make(chan struct{})
+	if len(h.open) == 0 {
+		close(none)
+	} else {
+		h.none = none
+	}
+	h.mu.Unlock()
+	select {
+	case <-none:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -291,7 +291,7 @@ func (s *Server) newFront(https bool, addr net.Addr) *front {
 	limits := s.Limits.withDefaults()
 	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, tally: s.Metrics.NewTally(),
 		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(addr), drained: make(chan struct{}),
-		handshakes: handshakes{max: limits.Handshakes, open: map[net.Conn]struct{}{}}}
+		handshakes: handshakes{max: limits.Handshakes, open: map[net.Conn]*greeting{}}}
 	if f.log == nil {
 		f.log = slog.Default()
 	}

@@ -71,8 +71,11 @@ func (f *front) shutdown(ctx context.Context) error {
 	if first {
 		close(f.drained)
 	}
-	f.conns.interrupt()
-	err := f.finish(ctx)
+	f.conns.interrupt(&f.handshakes)
+	err := f.handshakes.wait(ctx) // what they lead to is served yet
+	if err == nil {
+		err = f.finish(ctx)
+	}
 	empty := make(chan struct{})
 	go func() {
 		f.loops.Wait() // what they have is counted only when they look

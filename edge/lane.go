@@ -131,20 +131,28 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 	}()
 	limits := f.headLimits()
 	n := 0 // bytes of b.in that are not answered yet
-	deadline := time.Now().Add(f.limits.Header)
+	begun := time.Now()
+	deadline, firstBy := begun.Add(f.limits.Header), begun.Add(firstFor)
 	c.SetReadDeadline(deadline)
+	first := true // no request has come yet; until firstBy, Shutdown waits for it
 	for {
 		if n == len(b.in) {
 			b.in = append(b.in, make([]byte, len(b.in))...) // at most twice what a head may have
 		}
 		if f.draining.Load() && n == 0 {
-			f.close(c, peer)
-			return
+			if !first || time.Now().After(firstBy) {
+				f.close(c, peer)
+				return
+			}
+			if deadline.After(firstBy) {
+				deadline = firstBy
+			}
+			c.SetReadDeadline(deadline)
 		}
 		got, err := c.Read(b.in[n:])
 		if got == 0 && err != nil {
 			late := errors.Is(err, os.ErrDeadlineExceeded)
-			if late && n > 0 && time.Now().Before(deadline) { // Shutdown has interrupted: the rest may come
+			if late && (n > 0 || first) && time.Now().Before(deadline) { // Shutdown has interrupted: the rest may come
 				c.SetReadDeadline(deadline)
 				continue
 			}
@@ -191,6 +199,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			return
 		}
 		if answered > 0 {
+			first = false
 			f.tally.Took(time.Since(now), answered)
 		}
 		switch {
@@ -397,7 +406,7 @@ func (w *workers) loop(c net.Conn) {
 
 // accept gives the connections of l to workers until l ends.
 func (f *front) accept(l net.Listener, serve func(net.Conn)) error {
-	w := &workers{serve: serve, panicked: func(c net.Conn, r any) { f.panicked(r); f.close(c, &client{conn: c}) }, work: make(chan net.Conn)}
+	w := &workers{serve: serve, panicked: func(c net.Conn, r any) { f.panicked(r); f.handshakes.end(c); f.close(c, &client{conn: c}) }, work: make(chan net.Conn)}
 	defer close(w.work)
 	var pause time.Duration
 	for {
@@ -434,18 +443,19 @@ func (f *front) servePlainConn(c net.Conn) {
 // serveTLSConn is one connection of the TLS lane: the handshake, then HTTP/1 here
 // or HTTP/2 in net/http, as the client chose by ALPN.
 func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
-	f.handshakes.begin(c)
+	greeting := f.handshakes.begin(c)
 	conn, peer, ok := f.meet(c)
 	if !ok {
 		f.handshakes.end(c)
 		f.close(c, peer)
 		return
 	}
-	t := tls.Server(conn, config)
+	greeting.Conn = conn
+	t := tls.Server(greeting, config)
 	t.SetDeadline(time.Now().Add(f.limits.Header))
 	err := t.Handshake()
-	f.handshakes.end(c)
 	if err != nil {
+		f.handshakes.end(c)
 		f.s.Metrics.HandshakeError()
 		f.log.Debug("TLS handshake failed", "from", peer.addr, "err", err)
 		f.close(c, peer)
@@ -455,15 +465,18 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	state := t.ConnectionState()
 	peer.serverName = state.ServerName
 	t.SetDeadline(time.Time{})
-	switch state.NegotiatedProtocol {
-	case "h2":
+	if state.NegotiatedProtocol == "h2" {
 		f.conns.hand(c)
 		f.give(t)
-	case acmeTLS:
-		f.close(t, peer) // the handshake was the answer
-	default:
-		f.serveConn(t, peer)
+		f.handshakes.end(c) // not before: Shutdown waits for it, and net/http takes nothing new then
+		return
 	}
+	f.handshakes.end(c)
+	if state.NegotiatedProtocol == acmeTLS {
+		f.close(t, peer) // the handshake was the answer
+		return
+	}
+	f.serveConn(t, peer)
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
