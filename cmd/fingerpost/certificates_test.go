@@ -11,11 +11,10 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,11 +59,15 @@ func (r *running) put(before, c *fingerpost.Certificate) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	version := r.certificates.version.Load()
 	receipt, err := r.shared.db.Commit(r.t.Context(), store.Batch{Changes: changes, Actor: store.Actor{Who: "test"}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.has(receipt.Rev)
+	for r.certificates.version.Load() == version { // what was said of names before is kept until then
+		runtime.Gosched()
+	}
 }
 
 func (r *running) has(rev int64) {
@@ -83,82 +86,6 @@ func (r *running) has(rev int64) {
 }
 
 func (r *running) addr(listener string) string { return strings.TrimPrefix(r.url(listener), "http://") }
-
-// used is the CPU time of this process.
-func used() time.Duration {
-	var u syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// TestNoHandshakeFailsWhileACertificateIsRenewed renews a certificate a hundred
-// times, by turns as an issuer does (another comes, then the old one goes) and as
-// who imports it again (in its place), under as many handshakes as the machine
-// gives. Each is complete and verified, and shows no certificate that this node had
-// already left.
-func TestNoHandshakeFailsWhileACertificateIsRenewed(t *testing.T) {
-	const renewals, host = 100, "swap.example"
-	r := startNode(t, t.TempDir(), func(o *options) { o.https = "127.0.0.1:0" })
-	now := r.issued("c0", 1, host, "*."+host)
-	r.put(nil, now)
-	var floor, ceiling atomic.Int64 // of the serial numbers that may be shown
-	floor.Store(1)
-	ceiling.Store(1)
-	var done atomic.Bool
-	var shook, bad atomic.Int64
-	var clients sync.WaitGroup
-	address := r.addr("https")
-	for range 4 {
-		clients.Go(func() {
-			for n := 0; !done.Load(); n++ {
-				name := host
-				if n%2 == 1 {
-					name = "any." + host
-				}
-				least := floor.Load()
-				c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: testCA.Pool(), ServerName: name})
-				shook.Add(1)
-				if err != nil {
-					bad.Add(1)
-					t.Errorf("handshake %d: %v", n, err)
-					return
-				}
-				if serial := c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); serial < least || serial > ceiling.Load() {
-					bad.Add(1)
-					t.Errorf("handshake %d shows the certificate %d, want one of %d to %d", n, serial, least, ceiling.Load())
-				}
-				c.Close()
-			}
-		})
-	}
-	begin, cpu := time.Now(), used()
-	for i := range renewals {
-		serial := int64(i + 2)
-		ceiling.Store(serial)
-		id := now.Name
-		if i%2 == 0 {
-			id = fmt.Sprint("c", serial)
-		}
-		next := r.issued(id, serial, host, "*."+host)
-		next.NotAfter = next.NotAfter.Add(time.Duration(i) * time.Second)
-		if id == now.Name {
-			r.put(now, next)
-		} else {
-			r.put(nil, next)
-			r.put(now, nil)
-		}
-		floor.Store(serial)
-		now = next
-		for more := shook.Load() + 20; shook.Load() < more && bad.Load() == 0; { // each is in use for a while
-			time.Sleep(time.Millisecond)
-		}
-	}
-	done.Store(true)
-	clients.Wait()
-	took := time.Since(begin)
-	t.Logf("%d renewals, %d handshakes, %d bad; %.0f handshakes/s, %.0f per second of CPU (client and server in one process)",
-		renewals, shook.Load(), bad.Load(), float64(shook.Load())/took.Seconds(), float64(shook.Load())/(used()-cpu).Seconds())
-}
 
 // validated writes the configuration of a node with a validation zone, and a CA
 // that it never reaches.
