@@ -248,13 +248,28 @@ func TestManyHandshakesReadACertificateOnce(t *testing.T) {
 
 func TestACertificateThatCannotBeReadIsTriedAgainAndAnotherTaken(t *testing.T) {
 	s, m := served(t, "")
-	m.put(t, stored(t, sealer(t, NewSecret()), "foreign", testca.Template("shop.example"), false))
+	longer := testca.Template("shop.example")
+	longer.NotAfter = longer.NotAfter.AddDate(0, 1, 0)
+	m.put(t, stored(t, sealer(t, NewSecret()), "foreign", longer, false))
 	if leaf := shown(t, s, &tls.Config{ServerName: "shop.example"}); leaf != nil {
 		t.Error("a key that this node cannot open was used")
 	}
+	if s.Covers("shop.example") {
+		t.Error("a host is covered whose handshakes fail")
+	}
+	m.loads.Store(0)
 	m.put(t, stored(t, s.Sealer, "own", testca.Template("shop.example"), false))
 	if leaf := shown(t, s, &tls.Config{ServerName: "shop.example"}); leaf == nil {
 		t.Error("the other certificate was not taken")
+	}
+	if n := m.loads.Load(); n != 1 || !s.Covers("shop.example") {
+		t.Errorf("read %d certificates, want the one of use; covered: %v", n, s.Covers("shop.example"))
+	}
+	taken := stored(t, s.Sealer, "own", testca.Template("taken.example"), false)
+	taken.Name = "taken" // with the key of another, as who can only write to the store may have it
+	m.put(t, taken)
+	if leaf := shown(t, s, &tls.Config{ServerName: "taken.example"}); leaf != nil {
+		t.Error("a key that was sealed for another certificate was used")
 	}
 	m.failed = errors.New("disk")
 	m.put(t, stored(t, s.Sealer, "later", testca.Template("later.example"), false))
