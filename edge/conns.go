@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,13 +110,46 @@ func (c *conns) closeAll() {
 // end of its handshake, and for the first byte of that: they may be on their way.
 const firstFor = 2 * time.Second
 
-// handshakes are those under way on one listener.
-type handshakes struct {
-	max int
-
+// crowd are connections that Shutdown waits for.
+type crowd struct {
 	mu   sync.Mutex // guards what follows
 	open map[net.Conn]*greeting
 	none chan struct{} // closed when none is left; nil if nobody waits
+}
+
+// end counts c out; more than once does no harm.
+func (w *crowd) end(c net.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.open, c)
+	if w.none != nil && len(w.open) == 0 {
+		close(w.none)
+		w.none = nil
+	}
+}
+
+// wait returns when none is left. It is for one goroutine.
+func (w *crowd) wait(ctx context.Context) error {
+	w.mu.Lock()
+	none := make(chan struct{})
+	if len(w.open) == 0 {
+		close(none)
+	} else {
+		w.none = none
+	}
+	w.mu.Unlock()
+	select {
+	case <-none:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// handshakes are those under way on one listener. Each has its time.
+type handshakes struct {
+	max int
+	crowd
 }
 
 // greeting is a connection as TLS sees it.
@@ -157,31 +191,42 @@ func (h *handshakes) has(c net.Conn) (under, heard bool) {
 	return g != nil, g != nil && g.heard.Load()
 }
 
-// end counts c out; more than once does no harm.
-func (h *handshakes) end(c net.Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.open, c)
-	if h.none != nil && len(h.open) == 0 {
-		close(h.none)
-		h.none = nil
+// newcomers are connections with HTTP/2 that net/http has, and that have asked for
+// nothing yet: it would close them as idle, their first request under way or not.
+type newcomers struct {
+	crowd
+	last time.Time // when the last one came; guarded by mu
+}
+
+func (n *newcomers) add(c net.Conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open[c], n.last = nil, time.Now()
+}
+
+// newcomer is one of them, in the context of its requests.
+type newcomer struct {
+	conn  net.Conn
+	asked atomic.Bool
+}
+
+type newcomerKey struct{}
+
+// asks notes that the connection of r has its first request.
+func (n *newcomers) asks(r *http.Request) {
+	if one, ok := r.Context().Value(newcomerKey{}).(*newcomer); ok && !one.asked.Load() {
+		one.asked.Store(true)
+		n.end(one.conn)
 	}
 }
 
-// wait returns when none is left: each has its time. It is for one goroutine.
-func (h *handshakes) wait(ctx context.Context) error {
-	h.mu.Lock()
-	none := make(chan struct{})
-	if len(h.open) == 0 {
-		close(none)
-	} else {
-		h.none = none
-	}
-	h.mu.Unlock()
-	select {
-	case <-none:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+// wait returns when none is left, or all have had their time.
+func (n *newcomers) wait(ctx context.Context) error {
+	n.mu.Lock()
+	until := n.last.Add(firstFor)
+	n.mu.Unlock()
+	timed, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	n.crowd.wait(timed)
+	return ctx.Err()
 }

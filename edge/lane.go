@@ -466,6 +466,7 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	peer.serverName = state.ServerName
 	t.SetDeadline(time.Time{})
 	if state.NegotiatedProtocol == "h2" {
+		f.newcomers.add(t)
 		f.conns.hand(c)
 		f.give(t)
 		f.handshakes.end(c) // not before: Shutdown waits for it, and net/http takes nothing new then

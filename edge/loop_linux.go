@@ -122,6 +122,19 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 	// The loops have descriptors of their own. While the listener has one, each new
 	// connection wakes the runtime's poller, too: half of all switches of context.
 	l.Close()
+	f.mu.Lock() // Shutdown waits for the loops that there are when it begins
+	late := f.draining.Load()
+	for _, l := range loops {
+		if late {
+			l.free()
+		} else {
+			f.loops.Go(l.run)
+		}
+	}
+	f.mu.Unlock()
+	if late {
+		return true, nil
+	}
 	f.onDrain(func() {
 		for _, l := range loops {
 			l.wake()
@@ -133,9 +146,6 @@ func (f *front) serveLoops(l net.Listener) (served bool, err error) {
 			l.wake()
 		}
 	})
-	for _, l := range loops {
-		f.loops.Go(l.run)
-	}
 	<-f.drained // the loops go on until their connections have ended
 	return true, nil
 }
