@@ -1,6 +1,9 @@
 package fingerpost
 
-import "time"
+import (
+	"encoding/hex"
+	"time"
+)
 
 // The types of certificates.
 const (
@@ -25,3 +28,7 @@ type Certificate struct {
 	Profile   string    `json:"profile,omitempty"` // of the CA; of type ACME only
 	Team      string    `json:"team,omitempty"`    // the owner
 }
+
+// SealedBy names the secret that opens the key: what is sealed begins with that. A
+// node sees by it whether it can serve the certificate.
+func (c *Certificate) SealedBy() string { return hex.EncodeToString(c.Key[:min(5, len(c.Key))]) }

@@ -87,7 +87,7 @@ func (a *testAPI) store(kind, name, team string, names ...string) *fingerpost.Ce
 	if err != nil {
 		a.Fatal(err)
 	}
-	v.Name, v.Type, v.Team, v.Key = name, kind, team, a.certs.seal(der)
+	v.Name, v.Type, v.Team, v.Key = name, kind, team, a.certs.seal(name, der)
 	changes, err := store.CertificateChanges(nil, v)
 	if err == nil {
 		_, err = a.Store.Commit(context.Background(), store.Batch{Changes: changes, Actor: store.Actor{Who: "issuer"}})

@@ -23,12 +23,12 @@ import (
 // stays here, and what the CA makes of it is imported.
 
 // seal and open are the only places that know how keys of certificates are sealed.
-func (c *Certificates) seal(key []byte) []byte {
-	return c.Sealer.Seal(cert.KeyPurpose, key)
+func (c *Certificates) seal(certificate string, key []byte) []byte {
+	return c.Sealer.Seal(cert.KeyPurpose(certificate), key)
 }
 
 func (c *Certificates) open(certificate string, sealed []byte) ([]byte, error) {
-	key, err := c.Sealer.Open(cert.KeyPurpose, sealed)
+	key, err := c.Sealer.Open(cert.KeyPurpose(certificate), sealed)
 	if errors.Is(err, cert.ErrSealed) {
 		return nil, problem(http.StatusConflict, "other_cluster_key", "the key of "+certificate+" was sealed with another cluster key than this node's", "give the node the cluster key of the node that sealed it")
 	}
@@ -250,7 +250,7 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 			return out, s.showImported(ctx, c, name, out) // the same certificate has the same key
 		}
 	}
-	v.Key = c.seal(key)
+	v.Key = c.seal(name, key)
 	if in.DryRun {
 		it, err := store.CertificateItem(v)
 		if err == nil {
@@ -447,7 +447,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 	if err != nil {
 		return nil, err
 	}
-	q.CSR, q.Key = string(csr), c.seal(key)
+	q.CSR, q.Key = string(csr), c.seal(b.Name, key)
 	value, err := json.Marshal(q)
 	if err != nil {
 		return nil, err

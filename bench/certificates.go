@@ -200,7 +200,8 @@ func (m *mint) certificate(i int) (*fingerpost.Certificate, error) {
 		return nil, err
 	}
 	c := cert.Describe([]*x509.Certificate{leaf, m.intermediate})
-	c.Name, c.Type, c.Key = fmt.Sprintf("certificate-%07d", i), fingerpost.ACME, m.sealer.Seal(cert.KeyPurpose, m.plain)
+	c.Name, c.Type = fmt.Sprintf("certificate-%07d", i), fingerpost.ACME
+	c.Key = m.sealer.Seal(cert.KeyPurpose(c.Name), m.plain)
 	return c, nil
 }
 

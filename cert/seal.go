@@ -24,12 +24,18 @@ import (
 //
 // What is sealed says which secret opens it, so that a new secret can be put
 // before the old one: everything is sealed with the first and opened with any.
+//
+// It opens for its purpose only, which names what it is for: the certificate, the
+// account, the request. Who can write to the store without the secret can remove
+// things, and put back what stood under the same name before. They cannot have a
+// key used in the place of another, nor make one that is taken.
 type Sealer struct {
 	keys []sealKey
 }
 
 type sealKey struct {
 	id     uint32
+	begins string // what it seals begins so: version and id, in hexadecimal
 	secret []byte
 	aead   cipher.AEAD
 }
@@ -37,8 +43,9 @@ type sealKey struct {
 // A secret is written as this prefix and 32 bytes in base64.
 const secretPrefix = "fpk_"
 
-// sealVersion is the first byte of what is sealed: AES-256-GCM with the key's id,
-// a nonce, and the purpose as additional data.
+// sealVersion is the first byte of what is sealed: AES-256-GCM with the key's id in
+// four bytes, a nonce, and the purpose as additional data. The first five bytes say
+// which secret opens it, see [fingerpost.Certificate.SealedBy].
 const sealVersion = 1
 
 // NewSecret makes a secret for NewSealer, as text.
@@ -60,6 +67,7 @@ func NewSealer(secrets string) (*Sealer, error) {
 		}
 		k := sealKey{secret: secret}
 		k.id = binary.BigEndian.Uint32(k.derive("id", 4))
+		k.begins = fmt.Sprintf("%02x%08x", sealVersion, k.id)
 		block, err := aes.NewCipher(k.derive("seal", 32))
 		if err != nil {
 			return nil, err
@@ -137,6 +145,17 @@ func (s *Sealer) Has(id string) bool {
 func (s *Sealer) ID() string { return s.keys[0].name() }
 
 func (k *sealKey) name() string { return hex.EncodeToString(k.derive("name", 8)) }
+
+// Opens reports whether a secret of s has the name that sealed keys begin with, as
+// [fingerpost.Certificate.SealedBy] gives it.
+func (s *Sealer) Opens(sealedBy string) bool {
+	for i := range s.keys {
+		if s.keys[i].begins == sealedBy {
+			return true
+		}
+	}
+	return false
+}
 
 // Derive gives 32 bytes that all nodes with the same secret know, for one use.
 func (s *Sealer) Derive(use string) [32]byte { return [32]byte(s.keys[0].derive(use, 32)) }

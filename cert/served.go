@@ -22,6 +22,7 @@ type Named struct {
 	Certificate string // which one
 	Rev         int64  // of its last change
 	ECDSA       bool
+	SealedBy    string // see [fingerpost.Certificate.SealedBy]
 	NotBefore   time.Time
 	NotAfter    time.Time
 }
@@ -41,7 +42,8 @@ type Served struct {
 	// Version is another number whenever Named may answer otherwise than before; with
 	// it the last answers are kept. Nil: each is asked for.
 	Version func() uint64
-	// Sealer opens their keys.
+	// Sealer opens their keys. One that it cannot open is as good as none: its host is
+	// not covered, and another certificate for it goes before.
 	Sealer *Sealer
 	// Default names the certificate for clients that send no server name and reach
 	// the given local address; empty for that of the folder. Nil for always empty.
@@ -145,8 +147,7 @@ type candidate struct {
 	file *Certificate // of the folder; nil for one of the store
 }
 
-// candidates are all certificates for host, the best first: within their dates,
-// by the exact name, ECDSA, valid longest.
+// candidates are all certificates for host, the best first: of use, by the exact name, ECDSA, valid longest.
 func (s *Served) candidates(host string, now time.Time, named func(string) []Named) []candidate {
 	var all []candidate
 	exact, wild := s.Files.Index().find(host)
@@ -169,17 +170,17 @@ func (s *Served) candidates(host string, now time.Time, named func(string) []Nam
 		})
 	}
 	add(exact, named(host))
-	if at = len(all); at == 1 && all[0].live(now) {
+	if at = len(all); at == 1 && s.usable(&all[0].Named, now) {
 		return all // nearly always
 	}
 	if label, suffix, ok := strings.Cut(host, "."); ok && label != "" {
 		add(wild, named("*."+suffix))
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int {
-		switch aLive, bLive := a.live(now), b.live(now); {
-		case aLive == bLive:
+		switch aUsable, bUsable := s.usable(&a.Named, now), s.usable(&b.Named, now); {
+		case aUsable == bUsable:
 			return 0
-		case aLive:
+		case aUsable:
 			return -1
 		}
 		return 1
@@ -187,10 +188,12 @@ func (s *Served) candidates(host string, now time.Time, named func(string) []Nam
 	return all
 }
 
-func (n *Named) live(now time.Time) bool { return !now.Before(n.NotBefore) && !now.After(n.NotAfter) }
+// usable reports whether a certificate is within its dates, and can be served.
+func (s *Served) usable(n *Named, now time.Time) bool {
+	return !now.Before(n.NotBefore) && !now.After(n.NotAfter) && (n.SealedBy == "" || s.Sealer.Opens(n.SealedBy))
+}
 
-// Covers reports whether a certificate within its dates is being served for
-// host, in the form that fingerpost.ParseHost gives.
+// Covers reports whether a certificate of use is being served for host, in the form that fingerpost.ParseHost gives.
 func (s *Served) Covers(host string) bool {
 	if s.Files.Covers(host) {
 		return true
@@ -199,12 +202,12 @@ func (s *Served) Covers(host string) bool {
 		return false
 	}
 	now := time.Now()
-	live := func(n Named) bool { return n.live(now) }
-	if slices.ContainsFunc(s.named(host), live) {
+	usable := func(n Named) bool { return s.usable(&n, now) }
+	if slices.ContainsFunc(s.named(host), usable) {
 		return true
 	}
 	label, suffix, ok := strings.Cut(host, ".")
-	return ok && label != "" && slices.ContainsFunc(s.named("*."+suffix), live)
+	return ok && label != "" && slices.ContainsFunc(s.named("*."+suffix), usable)
 }
 
 // preset is for clients that send no server name.
@@ -291,7 +294,7 @@ func (s *Served) build(l *loaded) (*tls.Certificate, error) {
 	if len(c.Chain) == 0 {
 		return nil, fmt.Errorf("certificate %s is empty", l.name)
 	}
-	der, err := s.Sealer.Open(KeyPurpose, c.Key)
+	der, err := s.Sealer.Open(KeyPurpose(l.name), c.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -332,10 +335,9 @@ func (s *Served) shared(issuer []byte) []byte {
 	return issuer
 }
 
-// KeyPurpose is what private keys of certificates and of accounts at CAs are sealed
-// for: one for all, so that a key need not be opened to go from an order into its
-// certificate.
-const KeyPurpose = "private key"
+// KeyPurpose is what the private key of a certificate is sealed for. An order has the
+// name of the certificate that it brings, so that the key goes there as it is.
+func KeyPurpose(certificate string) string { return "private key of certificate " + certificate }
 
 // Leaf parses the first certificate of a chain.
 func Leaf(c *fingerpost.Certificate) (*x509.Certificate, error) {

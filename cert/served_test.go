@@ -47,7 +47,7 @@ func (m *memory) put(t testing.TB, c *fingerpost.Certificate) {
 	m.revs[c.Name]++
 	for _, name := range c.Names {
 		m.byName[name] = slices.DeleteFunc(m.byName[name], func(n Named) bool { return n.Certificate == c.Name })
-		m.byName[name] = append(m.byName[name], Named{Certificate: c.Name, Rev: m.revs[c.Name], ECDSA: c.KeyType[0] == 'E', NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+		m.byName[name] = append(m.byName[name], Named{Certificate: c.Name, Rev: m.revs[c.Name], ECDSA: c.KeyType[0] == 'E', SealedBy: c.SealedBy(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 	}
 }
 
@@ -78,7 +78,7 @@ func stored(t testing.TB, s *Sealer, name string, template *x509.Certificate, rs
 	leaf, keyText := ca.IssueFrom(template, key)
 	block, _ := pem.Decode(keyText)
 	c := Describe([]*x509.Certificate{certificateOf(t, leaf)})
-	c.Name, c.Type, c.Key = name, fingerpost.ACME, s.Seal(KeyPurpose, block.Bytes)
+	c.Name, c.Type, c.Key = name, fingerpost.ACME, s.Seal(KeyPurpose(name), block.Bytes)
 	return c
 }
 
@@ -248,13 +248,28 @@ func TestManyHandshakesReadACertificateOnce(t *testing.T) {
 
 func TestACertificateThatCannotBeReadIsTriedAgainAndAnotherTaken(t *testing.T) {
 	s, m := served(t, "")
-	m.put(t, stored(t, sealer(t, NewSecret()), "foreign", testca.Template("shop.example"), false))
+	longer := testca.Template("shop.example")
+	longer.NotAfter = longer.NotAfter.AddDate(0, 1, 0)
+	m.put(t, stored(t, sealer(t, NewSecret()), "foreign", longer, false))
 	if leaf := shown(t, s, &tls.Config{ServerName: "shop.example"}); leaf != nil {
 		t.Error("a key that this node cannot open was used")
 	}
+	if s.Covers("shop.example") {
+		t.Error("a host is covered whose handshakes fail")
+	}
+	m.loads.Store(0)
 	m.put(t, stored(t, s.Sealer, "own", testca.Template("shop.example"), false))
 	if leaf := shown(t, s, &tls.Config{ServerName: "shop.example"}); leaf == nil {
 		t.Error("the other certificate was not taken")
+	}
+	if n := m.loads.Load(); n != 1 || !s.Covers("shop.example") {
+		t.Errorf("read %d certificates, want the one of use; covered: %v", n, s.Covers("shop.example"))
+	}
+	taken := stored(t, s.Sealer, "own", testca.Template("taken.example"), false)
+	taken.Name = "taken" // with the key of another, as who can only write to the store may have it
+	m.put(t, taken)
+	if leaf := shown(t, s, &tls.Config{ServerName: "taken.example"}); leaf != nil {
+		t.Error("a key that was sealed for another certificate was used")
 	}
 	m.failed = errors.New("disk")
 	m.put(t, stored(t, s.Sealer, "later", testca.Template("later.example"), false))
@@ -340,10 +355,10 @@ func TestMemoryOfServedCertificates(t *testing.T) {
 		c := new(fingerpost.Certificate)
 		return c, 1, json.Unmarshal(text, c)
 	}
-	der, _ := s.Sealer.Open(KeyPurpose, one.Key)
+	der, _ := s.Sealer.Open(KeyPurpose("c"), one.Key)
 	sealed := make([][]byte, n)
 	for i := range sealed {
-		sealed[i] = s.Sealer.Seal(KeyPurpose, der)
+		sealed[i] = s.Sealer.Seal(KeyPurpose(fmt.Sprint(i)), der)
 	}
 	inner := s.Load
 	next := 0

@@ -14,11 +14,19 @@ const TicketPeriod = 12 * time.Hour
 // the next one is read before anybody makes tickets with it, so that clocks may
 // differ. Set them anew every hour or so.
 //
-// Who has the secret can read the connections that tickets stand for, but for
-// what TLS 1.3 protects by a new key exchange (RFC 8446 2.2). Put a new secret
-// before the old one to end that.
-func (s *Sealer) TicketKeys(now time.Time) [][32]byte {
+// Tickets are made with the first secret and read with all. So a new one that is put
+// behind the old one on all nodes, and before it once they have it, costs no
+// resumption; a node that does not have it yet asks for a full handshake.
+//
+// Who has a secret can read the connections that its tickets stand for, but for
+// what TLS 1.3 protects by a new key exchange (RFC 8446 2.2), and take them over. Put a
+// new secret in its place to end that.
+func (s *Sealer) TicketKeys(now time.Time) (keys [][32]byte) {
 	period := now.Unix() / int64(TicketPeriod/time.Second)
-	key := func(n int64) [32]byte { return s.Derive("session tickets " + strconv.FormatInt(n, 10)) }
-	return [][32]byte{key(period), key(period - 1), key(period + 1)}
+	for i := range s.keys {
+		for _, n := range []int64{period, period - 1, period + 1} {
+			keys = append(keys, [32]byte(s.keys[i].derive("session tickets "+strconv.FormatInt(n, 10), 32)))
+		}
+	}
+	return keys
 }

@@ -3,6 +3,7 @@ package cert
 import (
 	"crypto/tls"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -22,6 +23,7 @@ func TestTicketsAreTakenByEveryNode(t *testing.T) {
 		return c
 	}
 	connect := func(server *tls.Config, cache tls.ClientSessionCache) (resumed bool) {
+		t.Helper()
 		a, b := net.Pipe()
 		defer a.Close()
 		go func() {
@@ -55,6 +57,24 @@ func TestTicketsAreTakenByEveryNode(t *testing.T) {
 		}
 		if got := connect(node(tt.secret, at.Add(tt.later)), cache); got != tt.want {
 			t.Errorf("%s: resumed %v", tt.why, got)
+		}
+	}
+
+	// A new secret comes to the nodes one after another. Of two that are one step
+	// apart each takes the tickets of the other; who is further behind shakes hands.
+	next := NewSecret()
+	steps := []string{secret, secret + "\n" + next, next + "\n" + secret, next}
+	for i, made := range steps {
+		for j, taken := range steps {
+			cache := tls.NewLRUClientSessionCache(1)
+			connect(node(made, at), cache)
+			want := strings.Contains(taken, strings.Fields(made)[0])
+			if near := i-j >= -1 && j-i >= -1; near && !want {
+				t.Fatal("the steps are no steps")
+			}
+			if got := connect(node(taken, at), cache); got != want {
+				t.Errorf("a ticket of step %d at a node of step %d: resumed %v", i, j, got)
+			}
 		}
 	}
 }

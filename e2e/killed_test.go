@@ -208,15 +208,20 @@ func (n *node) secrets(clusterKey string) map[string]string {
 		if err := json.Unmarshal(value, &sealed); err != nil {
 			return err
 		}
-		der, err := sealer.Open(cert.KeyPurpose, sealed.Key)
+		kind, key, _ := strings.Cut(name, " ")
+		purpose := cert.KeyPurpose(key)
+		if kind != "certificate" {
+			purpose = order.AccountPurpose(key)
+		}
+		der, err := sealer.Open(purpose, sealed.Key)
 		if err != nil {
 			return err
 		}
-		key, err := x509.ParsePKCS8PrivateKey(der)
+		private, err := x509.ParsePKCS8PrivateKey(der)
 		if err != nil {
 			return err
 		}
-		secret, err := key.(*ecdsa.PrivateKey).Bytes()
+		secret, err := private.(*ecdsa.PrivateKey).Bytes()
 		if err != nil {
 			return err
 		}

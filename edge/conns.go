@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"context"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,12 +83,17 @@ func (c *conns) came(n int) {
 }
 
 // interrupt ends the reading of every connection: those that wait for a request
-// close.
-func (c *conns) interrupt() {
+// close. Handshakes go on, if anything has come of them, or does within firstFor.
+func (c *conns) interrupt(h *handshakes) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.open {
-		conn.SetReadDeadline(time.Unix(1, 0))
+		switch under, heard := h.has(conn); {
+		case !under:
+			conn.SetReadDeadline(time.Unix(1, 0))
+		case !heard:
+			conn.SetReadDeadline(time.Now().Add(firstFor))
+		}
 	}
 }
 
@@ -99,17 +106,56 @@ func (c *conns) closeAll() {
 	}
 }
 
-// handshakes are those under way on one listener.
+// firstFor is how long Shutdown waits for the first request of a connection, from the
+// end of its handshake, and for the first byte of that: they may be on their way.
+const firstFor = 2 * time.Second
+
+// crowd are connections that Shutdown waits for.
+type crowd struct {
+	mu   sync.Mutex // guards what follows
+	open map[net.Conn]*tlsConn
+	none chan struct{} // closed when none is left; nil if nobody waits
+}
+
+// end counts c out; more than once does no harm.
+func (w *crowd) end(c net.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.open, c)
+	if w.none != nil && len(w.open) == 0 {
+		close(w.none)
+		w.none = nil
+	}
+}
+
+// wait returns when none is left. It is for one goroutine.
+func (w *crowd) wait(ctx context.Context) error {
+	w.mu.Lock()
+	none := make(chan struct{})
+	if len(w.open) == 0 {
+		close(none)
+	} else {
+		w.none = none
+	}
+	w.mu.Unlock()
+	select {
+	case <-none:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// handshakes are those under way on one listener. Each has its time.
 type handshakes struct {
 	max int
-
-	mu   sync.Mutex // guards what follows
-	open map[net.Conn]struct{}
+	crowd
 }
 
 // begin counts c in. If there are too many it ends another: whichever, since those
 // that take long are most of them.
-func (h *handshakes) begin(c net.Conn) {
+func (h *handshakes) begin(c net.Conn) *tlsConn {
+	g := &tlsConn{Conn: c}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.open) >= h.max {
@@ -119,11 +165,54 @@ func (h *handshakes) begin(c net.Conn) {
 			break
 		}
 	}
-	h.open[c] = struct{}{}
+	h.open[c] = g
+	return g
 }
 
-func (h *handshakes) end(c net.Conn) {
+// has reports whether a handshake is under way on c, and whether anything has come.
+func (h *handshakes) has(c net.Conn) (under, heard bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.open, c)
+	g := h.open[c]
+	return g != nil, g != nil && g.heard.Load()
+}
+
+// newcomers are connections with HTTP/2 that net/http has, and that have asked for
+// nothing yet: it would close them as idle, their first request under way or not.
+type newcomers struct {
+	crowd
+	last time.Time // when the last one came; guarded by mu
+}
+
+func (n *newcomers) add(c net.Conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open[c], n.last = nil, time.Now()
+}
+
+// newcomer is one of them, in the context of its requests.
+type newcomer struct {
+	conn  net.Conn
+	asked atomic.Bool
+}
+
+type newcomerKey struct{}
+
+// asks notes that the connection of r has its first request.
+func (n *newcomers) asks(r *http.Request) {
+	if one, ok := r.Context().Value(newcomerKey{}).(*newcomer); ok && !one.asked.Load() {
+		one.asked.Store(true)
+		n.end(one.conn)
+	}
+}
+
+// wait returns when none is left, or all have had their time.
+func (n *newcomers) wait(ctx context.Context) error {
+	n.mu.Lock()
+	until := n.last.Add(firstFor)
+	n.mu.Unlock()
+	timed, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	n.crowd.wait(timed)
+	return ctx.Err()
 }

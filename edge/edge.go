@@ -302,7 +302,7 @@ func (s *Server) newFront(https bool, addr net.Addr) *front {
 	limits := s.Limits.withDefaults()
 	f := &front{s: s, https: https, port: port(addr), limits: limits, log: s.Log, now: s.Now, ledger: ledger{tally: s.Metrics.NewTally()},
 		conns: newConns(limits.Conns, s.Metrics.Connections(telemetry.Scheme(https))), handedOver: newHandovers(addr), drained: make(chan struct{}),
-		handshakes: handshakes{max: limits.Handshakes, open: map[net.Conn]struct{}{}}}
+		handshakes: handshakes{limits.Handshakes, crowd{open: map[net.Conn]*tlsConn{}}}, newcomers: newcomers{crowd: crowd{open: map[net.Conn]*tlsConn{}}}}
 	if f.log == nil {
 		f.log = slog.Default()
 	}
@@ -331,10 +331,11 @@ func (s *Server) newFront(https bool, addr net.Addr) *front {
 			if h, ok := c.(*handed); ok {
 				return context.WithValue(ctx, peerKey{}, h.peer)
 			}
-			return ctx
+			return context.WithValue(ctx, newcomerKey{}, &newcomer{conn: c})
 		},
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(c net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {
+				f.newcomers.end(c)
 				f.conns.gone(1)
 			}
 		},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,8 +13,10 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -482,6 +485,135 @@ func TestShutdownFinishesWhatIsUnderWay(t *testing.T) {
 			})
 		}
 	}
+}
+
+// pieces is a connection that keeps what is written behind the first bytes until it
+// is let go.
+type pieces struct {
+	net.Conn
+	first   int           // bytes that go at once
+	written chan struct{} // closed when they have gone
+	release chan struct{}
+	once    sync.Once
+}
+
+func (p *pieces) Write(b []byte) (n int, err error) {
+	p.once.Do(func() {
+		n, err = p.Conn.Write(b[:p.first])
+		close(p.written)
+		<-p.release
+	})
+	if err != nil {
+		return n, err
+	}
+	m, err := p.Conn.Write(b[n:])
+	return n + m, err
+}
+
+// TestShutdownFinishesHandshakes begins one, has Shutdown begin, and wants the rest
+// of the handshake to be taken and the first request to be answered. What has said
+// nothing, and what has said all it had to, does not hold Shutdown up.
+func TestShutdownFinishesHandshakes(t *testing.T) {
+	for _, proto := range []string{"http/1.1", "h2"} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(proto+" "+tls.VersionName(version), func(t *testing.T) {
+				s := start(t, compile(t, []fingerpost.Host{{Name: "a.example", To: "https://to.example/"}}, nil), nil, []string{"a.example"})
+				idle := s.dial(true, "a.example") // one that has been answered waits for nothing
+				defer idle.Close()
+				s.exchange(idle, bufio.NewReader(idle), good)
+				raw, err := net.Dial("tcp", s.https)
+				if err != nil {
+					t.Fatal(err)
+				}
+				part := &pieces{Conn: raw, first: 100, written: make(chan struct{}), release: make(chan struct{})}
+				transport := &http.Transport{Protocols: new(http.Protocols), DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					c := tls.Client(part, &tls.Config{ServerName: "a.example", RootCAs: ca.Pool(), NextProtos: []string{proto}, MaxVersion: version})
+					err := c.HandshakeContext(ctx)
+					s.until(func(f *front) bool { return err != nil || f.https && len(f.handshakes.open) == 0 })
+					return c, err // the request comes when the server is done with the handshake
+				}}
+				transport.Protocols.SetHTTP1(proto == "http/1.1")
+				transport.Protocols.SetHTTP2(proto == "h2")
+				defer transport.CloseIdleConnections()
+				got := make(chan error, 1)
+				go func() {
+					resp, err := transport.RoundTrip(mustRequest(t, "GET", "https://a.example/"))
+					if err == nil {
+						resp.Body.Close()
+						if resp.StatusCode != 301 || resp.TLS.NegotiatedProtocol != proto {
+							err = fmt.Errorf("got %d over %s", resp.StatusCode, resp.TLS.NegotiatedProtocol)
+						}
+					}
+					got <- err
+				}()
+				<-part.written
+				s.until(func(f *front) bool {
+					for _, g := range f.handshakes.open {
+						if g.heard.Load() {
+							return true
+						}
+					}
+					return false
+				})
+				down := make(chan error, 1)
+				go func() { down <- s.Shutdown(context.Background()) }()
+				<-s.exitTLS
+				if _, err := idle.Read(make([]byte, 1)); err != io.EOF { // it has begun
+					t.Errorf("the idle connection ends with %v", err)
+				}
+				select {
+				case err := <-down:
+					t.Fatalf("Shutdown returned %v with a handshake under way", err)
+				default:
+				}
+				close(part.release)
+				if err := <-got; err != nil {
+					t.Error(err)
+				}
+				if err := <-down; err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// until returns when a condition holds for the handshakes of one of the listeners.
+func (s *site) until(holds func(*front) bool) {
+	for found := false; !found; runtime.Gosched() {
+		s.mu.Lock()
+		for _, f := range s.fronts {
+			f.handshakes.mu.Lock()
+			found = found || holds(f)
+			f.handshakes.mu.Unlock()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// TestShutdownWaitsForNoSilence: connections that have sent nothing, or nothing since
+// their handshake, are waited for shortly.
+func TestShutdownWaitsForNoSilence(t *testing.T) {
+	s := start(t, compile(t, []fingerpost.Host{{Name: "a.example", To: "https://to.example/"}}, nil),
+		func(s *Server) { s.Limits.Header = time.Hour }, []string{"a.example"})
+	for _, proto := range []string{"", "http/1.1", "h2"} {
+		c, err := net.Dial("tcp", s.https)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if proto == "" {
+			continue
+		}
+		secure := tls.Client(c, &tls.Config{ServerName: "a.example", RootCAs: ca.Pool(), NextProtos: []string{proto}})
+		if err := secure.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if proto == "h2" { // the preface and no settings, which every client sends at once
+			io.WriteString(secure, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		}
+	}
+	s.shutdown() // within ten seconds, or it fails
 }
 
 func TestShutdownEndsWithItsContext(t *testing.T) {

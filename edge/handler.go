@@ -27,6 +27,7 @@ type front struct {
 
 	conns      *conns
 	handshakes handshakes
+	newcomers  newcomers
 	server     *http.Server
 	handedOver *handovers                  // to server
 	finish     func(context.Context) error // ends what is not in a lane, gently
@@ -97,8 +98,14 @@ func (f *front) shutdown(ctx context.Context) error {
 	if first {
 		close(f.drained)
 	}
-	f.conns.interrupt()
-	err := f.finish(ctx)
+	f.conns.interrupt(&f.handshakes)
+	err := f.handshakes.wait(ctx) // what they lead to is served yet
+	if err == nil {
+		err = f.newcomers.wait(ctx)
+	}
+	if err == nil {
+		err = f.finish(ctx)
+	}
 	empty := make(chan struct{})
 	go func() {
 		f.listening.Wait() // some may have connections to accept
@@ -144,6 +151,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := f.now()
 	x := exchanges.Get().(*exchange)
 	defer x.release()
+	if r.ProtoMajor == 2 {
+		f.newcomers.asks(r)
+	}
 
 	in := received(r)
 	refusal := f.checkMultiplexed(r)

@@ -136,23 +136,33 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 	}()
 	b.sentBy = time.Time{}
 	limits := f.headLimits()
-	n := 0                                   // bytes of b.in that are not answered yet
-	until := time.Now().Add(f.limits.Header) // for what is waited for
-	deadline := until                        // of reading: that, or sooner
+	n := 0 // bytes of b.in that are not answered yet
+	begun := time.Now()
+	until := begun.Add(f.limits.Header) // for what is waited for
+	deadline := until                   // of reading: that, or sooner
+	firstBy := begun.Add(firstFor)
 	c.SetReadDeadline(deadline)
+	first := true // no request has come yet; until firstBy, Shutdown waits for it
 	for {
 		if n == len(b.in) {
 			b.in = append(b.in, make([]byte, len(b.in))...) // at most twice what a head may have
 		}
 		if f.draining.Load() && n == 0 {
-			f.close(c, peer)
-			return
+			if !first || time.Now().After(firstBy) {
+				f.close(c, peer)
+				return
+			}
+			if until.After(firstBy) {
+				until = firstBy
+			}
+			deadline = until
+			c.SetReadDeadline(deadline)
 		}
 		got, err := c.Read(b.in[n:])
 		if got == 0 && err != nil {
 			late := errors.Is(err, os.ErrDeadlineExceeded)
 			if late && time.Now().Before(until) {
-				if n == 0 && f.rest(c, peer, until) {
+				if n == 0 && !(first && f.draining.Load()) && f.rest(c, peer, until) {
 					return
 				}
 				deadline = until // Shutdown has interrupted: the rest may come
@@ -205,6 +215,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			return
 		}
 		if answered > 0 {
+			first = false
 			f.ledger.tally.Took(time.Since(now), answered)
 		}
 		switch {
@@ -425,7 +436,7 @@ func (w *workers) loop(c net.Conn) {
 
 // accept gives the connections of l to workers until l ends.
 func (f *front) accept(l net.Listener, serve func(net.Conn)) error {
-	w := &workers{serve: serve, panicked: func(c net.Conn, r any) { f.panicked(r); f.close(c, &client{conn: c}) }, work: make(chan net.Conn)}
+	w := &workers{serve: serve, panicked: func(c net.Conn, r any) { f.panicked(r); f.handshakes.end(c); f.close(c, &client{conn: c}) }, work: make(chan net.Conn)}
 	defer close(w.work)
 	var pause time.Duration
 	for {
@@ -465,19 +476,20 @@ func (f *front) servePlainConn(c net.Conn) {
 // serveTLSConn is one connection of the TLS lane: the handshake, then HTTP/1 here
 // or HTTP/2 in net/http, as the client chose by ALPN.
 func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
-	f.handshakes.begin(c)
+	under := f.handshakes.begin(c)
 	conn, peer, ok := f.meet(c)
 	if !ok {
 		f.handshakes.end(c)
 		f.close(c, peer)
 		return
 	}
-	peer.tls = &tlsConn{Conn: conn}
-	t := tls.Server(peer.tls, config)
+	under.Conn = conn
+	peer.tls = under
+	t := tls.Server(under, config)
 	t.SetDeadline(time.Now().Add(f.limits.Header))
 	err := t.Handshake()
-	f.handshakes.end(c)
 	if err != nil {
+		f.handshakes.end(c)
 		f.s.Metrics.HandshakeError()
 		f.log.Debug("TLS handshake failed", "from", peer.addr, "err", err)
 		f.close(c, peer)
@@ -486,16 +498,20 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	quickAck(c)
 	state := t.ConnectionState()
 	peer.serverName = state.ServerName
-	switch state.NegotiatedProtocol {
-	case "h2":
+	if state.NegotiatedProtocol == "h2" {
 		t.SetDeadline(time.Time{})
+		f.newcomers.add(t)
 		f.conns.hand(c)
 		f.give(t)
-	case acmeTLS:
-		f.close(t, peer) // the handshake was the answer
-	default:
-		f.serveConn(t, peer)
+		f.handshakes.end(c) // not before: Shutdown waits for it, and net/http takes nothing new then
+		return
 	}
+	f.handshakes.end(c)
+	if state.NegotiatedProtocol == acmeTLS {
+		f.close(t, peer) // the handshake was the answer
+		return
+	}
+	f.serveConn(t, peer)
 }
 
 // tlsConn is what the TLS of a connection is over. Once the connection ends, what is
@@ -504,8 +520,17 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 // request costs.
 type tlsConn struct {
 	net.Conn
-	ends bool
-	held []byte
+	heard atomic.Bool // the client has sent something
+	ends  bool
+	held  []byte
+}
+
+func (c *tlsConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && !c.heard.Load() {
+		c.heard.Store(true)
+	}
+	return n, err
 }
 
 func (c *tlsConn) Write(p []byte) (int, error) {

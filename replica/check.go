@@ -210,8 +210,7 @@ func (c *checking) add(level *changes, change *Change, forms map[fingerpost.Host
 	one := *change
 	one.Item.Rev = proposed
 	s := &state{content: content{levels: append([]*changes{level}, live.content.levels...), base: live.content.base}, counts: map[string]int64{}}
-	_, err := s.changeOne(&one, forms)
-	return err
+	return s.changeOne(&one, forms)
 }
 
 // find reads what stands under forms, some of them at a time: nobody who changes
@@ -353,15 +352,11 @@ func (c *checking) findLoops(p Proposal) error {
 // items gives all items as they would be, in order.
 func (c *checking) items(p Proposal) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		all := func(string) bool { return true }
-		c.r.mu.RLock()
-		if c.r.live == nil {
-			c.r.mu.RUnlock()
+		now := c.r.view.Load()
+		if now == nil {
 			yield(nil, ErrNoState)
 			return
 		}
-		base, newest := c.r.live.content.base, c.r.live.content.newest("", "")
-		c.r.mu.RUnlock()
 		next, stop := iter.Pull2(p.Changes)
 		defer stop()
 		change, err, more := next()
@@ -378,7 +373,7 @@ func (c *checking) items(p Proposal) iter.Seq2[*Item, error] {
 			}
 			return err == nil
 		}
-		for it, err := range merge(newest, "", base, all) {
+		for it, err := range now.items("") {
 			if err != nil {
 				yield(nil, err)
 				return

@@ -97,20 +97,21 @@ func (r *Replica) compact() error {
 		return nil
 	}
 	// From here on changes go to a level and a segment of their own.
-	r.mu.Lock()
 	frozen := content{levels: s.content.levels, base: s.content.base}
+	all := frozen.view()
 	at, digest, about := s.cursor, s.digest, int(s.counts[KindRedirect])
 	err := r.log.begin(at, nil, nil)
 	if err == nil {
+		r.mu.Lock()
 		s.content.levels = append([]*changes{newChanges()}, s.content.levels...)
+		r.mu.Unlock()
 	}
-	r.mu.Unlock()
 	path := r.newFile()
 	w := s.beginWatch()
 	r.writer.Unlock()
 	if err == nil {
 		r.o.fault("frozen")
-		err = r.writeSnapshot(path, Content{Cursor: at, Digest: digest, About: about, Items: frozen.items()})
+		err = r.writeSnapshot(path, Content{Cursor: at, Digest: digest, About: about, Items: all.items("")})
 	}
 	var f *file
 	if err == nil {
@@ -181,19 +182,11 @@ func (c *content) thaw(frozen *content) {
 		return
 	}
 	lower := c.levels[1]
-	for n, e := range c.levels[0].entries {
-		lower.entries[n] = e
-	}
-	for _, names := range c.levels[0].others {
-		for n := range names {
-			lower.other(n)
-		}
-	}
-	for form, keys := range c.levels[0].redirects {
-		for key := range keys {
-			insert(lower.redirects, form, key)
-		}
-	}
+	lower.freeze()
+	c.levels[0].tree.prefix("", func(n *tree) bool {
+		lower.tree = lower.tree.put(n.name, n.entry, lower.number)
+		return true
+	})
 	for form, hosts := range c.levels[0].claims {
 		for host := range hosts {
 			insert(lower.claims, form, host)
@@ -232,9 +225,7 @@ func (r *Replica) clean() {
 		}
 		epochs = append(epochs, h.Epoch)
 	}
-	r.mu.Lock()
 	r.log.drop(keep, epochs)
-	r.mu.Unlock()
 }
 
 // readHeader reads what a snapshot is of, without checking the rest of it.
@@ -259,10 +250,7 @@ func (r *Replica) install(s *state, path string, frames []byte, offsets []int64)
 	}
 	// The log before the snapshot: where a crash comes between, the segment is of
 	// no use, and of no harm.
-	r.mu.Lock()
-	err := r.log.begin(Cursor{s.cursor.Epoch, s.content.base.Cursor}, frames, offsets)
-	r.mu.Unlock()
-	if err != nil {
+	if err := r.log.begin(Cursor{s.cursor.Epoch, s.content.base.Cursor}, frames, offsets); err != nil {
 		return err
 	}
 	r.o.fault("segment begun")

@@ -12,10 +12,9 @@ import (
 // changes are the items that differ from what is below: in memory, by name.
 // Entries are never changed, only replaced.
 type changes struct {
-	entries   map[string]entry
-	redirects map[fingerpost.HostPattern]map[string]struct{} // keys by form, of all that ever were in entries
-	claims    map[fingerpost.HostPattern]map[string]struct{} // hosts by each form that they named, at any time, besides their own
-	others    map[string]map[string]struct{}                 // names by group, of all that ever were in entries and are neither host nor redirect
+	tree   *tree
+	number uint64                                         // of what the next put may change in place
+	claims map[fingerpost.HostPattern]map[string]struct{} // hosts by each form that they named, at any time, besides their own
 }
 
 type entry struct {
@@ -24,27 +23,18 @@ type entry struct {
 }
 
 func newChanges() *changes {
-	return &changes{entries: map[string]entry{}, redirects: map[fingerpost.HostPattern]map[string]struct{}{}, claims: map[fingerpost.HostPattern]map[string]struct{}{}, others: map[string]map[string]struct{}{}}
+	return &changes{claims: map[fingerpost.HostPattern]map[string]struct{}{}}
 }
 
-func (c *changes) other(name string) {
-	g := group(name)
-	names := c.others[g]
-	if names == nil {
-		names = map[string]struct{}{}
-		c.others[g] = names
+// freeze makes what tree is now stay as it is, for whoever keeps it, and gives a
+// function that goes back to it.
+func (l *changes) freeze() (undo func()) {
+	before := l.tree
+	l.number++
+	return func() {
+		l.tree = before
+		l.number++
 	}
-	names[name] = struct{}{}
-}
-
-// group is a name as far as the first slash in its key, or its kind alone: what is
-// looked for in each handshake is found without all others of its kind.
-func group(name string) string {
-	kind := strings.IndexByte(name, 0) + 1
-	if i := strings.IndexByte(name[kind:], '/'); i >= 0 {
-		return name[:kind+i+1]
-	}
-	return name[:kind]
 }
 
 func insert(m map[fingerpost.HostPattern]map[string]struct{}, form fingerpost.HostPattern, key string) {
@@ -94,60 +84,44 @@ func (c *content) changed(kind, key string) (e entry, level int, ok bool) {
 	var short [128]byte // most names need no memory of their own
 	n := append(append(append(short[:0], kind...), 0), key...)
 	for i, l := range c.levels {
-		if e, ok := l.entries[string(n)]; ok {
+		if e, ok := l.tree.find(n); ok {
 			return e, i, true
 		}
 	}
 	return entry{}, 0, false
 }
 
-// set changes an item in the newest level, and gives a function that undoes it.
-func (c *content) set(kind, key string, e entry) (undo func()) { return c.levels[0].set(kind, key, e) }
-
-func (l *changes) set(kind, key string, e entry) (undo func()) {
-	n := name(kind, key)
-	old, had := l.entries[n]
-	l.entries[n] = e
-	switch kind {
-	case KindRedirect:
-		insert(l.redirects, form(key), key)
-	case KindHost:
-		if e.item == nil {
-			break
-		}
-		if h, err := e.item.host(); err == nil {
-			for _, form := range namesOf(h)[1:] {
-				insert(l.claims, form, key)
-			}
-		}
-	default:
-		l.other(n)
+// set changes an item.
+func (l *changes) set(kind, key string, e entry) {
+	l.tree = l.tree.put(name(kind, key), e, l.number)
+	if kind != KindHost || e.item == nil {
+		return
 	}
-	return func() {
-		if had {
-			l.entries[n] = old
-		} else {
-			delete(l.entries, n)
+	if h, err := e.item.host(); err == nil {
+		for _, form := range namesOf(h)[1:] {
+			insert(l.claims, form, key)
 		}
 	}
 }
 
 // redirectsOf calls fn with the redirects of a form, in no order.
 func (c *content) redirectsOf(form fingerpost.HostPattern, fn func(*Item)) error {
+	prefix := string(form) + "/"
 	seen := map[string]struct{}{}
 	for i, l := range c.levels {
-		for key := range l.redirects[form] {
-			e, ok := l.entries[name(KindRedirect, key)]
-			if _, newer := seen[key]; newer || !ok {
-				continue
+		l.tree.prefix(name(KindRedirect, prefix), func(n *tree) bool {
+			key := n.name[len(KindRedirect)+1:]
+			if _, newer := seen[key]; newer {
+				return true
 			}
 			seen[key] = struct{}{}
-			if e.item != nil && !c.goes(i, e.item) {
-				fn(e.item)
+			if it := n.entry.item; it != nil && !c.goes(i, it) {
+				fn(it)
 			}
-		}
+			return true
+		})
 	}
-	return c.base.prefix(KindRedirect, string(form)+"/", func(it *Item) {
+	return c.base.prefix(KindRedirect, prefix, func(it *Item) {
 		if _, newer := seen[it.Key]; !newer && !c.goes(len(c.levels), it) {
 			fn(it)
 		}
@@ -165,69 +139,58 @@ func (c *content) hostsNaming(form fingerpost.HostPattern) ([]string, error) {
 	return slices.Compact(hosts), err
 }
 
-// items gives all items in order. Nothing must change the levels meanwhile.
-func (c *content) items() iter.Seq2[*Item, error] {
-	all := func(string) bool { return true }
-	return merge(c.newest("", ""), "", c.base, all)
-}
-
-// newest gives what the levels hold of a kind under keys that begin with prefix, nil
-// for what is deleted; of all kinds where there is none.
-func (c *content) newest(kind, prefix string) map[string]*Item {
-	newest := map[string]*Item{}
-	from := name(kind, prefix)
-	add := func(n string, e entry) {
-		if _, ok := newest[n]; !ok && (kind == "" || strings.HasPrefix(n, from)) {
-			newest[n] = e.item
-		}
-	}
+// view is the content as it is now; what changes later does not show in it.
+func (c *content) view() *view {
+	v := &view{base: c.base}
 	for _, l := range c.levels {
-		of := func(names map[string]struct{}) {
-			for n := range names {
-				if e, ok := l.entries[n]; ok {
-					add(n, e)
-				}
-			}
-		}
-		switch g := group(from); {
-		case kind == "", kind == KindHost, kind == KindRedirect:
-			for n, e := range l.entries {
-				add(n, e)
-			}
-		case strings.HasSuffix(g, "/"):
-			of(l.others[g])
-		default:
-			for other, names := range l.others {
-				if strings.HasPrefix(other, g) {
-					of(names)
-				}
-			}
-		}
+		l.freeze()
+		v.trees = append(v.trees, l.tree)
 	}
-	return newest
+	return v
 }
 
-// merge gives the items of changes over those of base, from a name on for as
-// long as want holds. A nil change is a deletion.
-func merge(changes map[string]*Item, from string, base *file, want func(name string) bool) iter.Seq2[*Item, error] {
+// view is all items at one moment: what Get and Scan read, without a lock. It never
+// changes.
+type view struct {
+	trees []*tree // over base, the newest first
+	base  *file
+}
+
+// get gives one item; nil if there is none.
+func (v *view) get(kind, key string) (*Item, error) {
+	var short [128]byte // most names need no memory of their own
+	n := append(append(append(short[:0], kind...), 0), key...)
+	for _, t := range v.trees {
+		if e, ok := t.find(n); ok && e.item == nil {
+			return nil, nil
+		} else if ok {
+			return e.item.clone(), nil
+		}
+	}
+	return v.base.find(kind, key)
+}
+
+// items gives those in order whose names begin with from.
+func (v *view) items(from string) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		names := slices.Sorted(maps.Keys(changes))
+		changed := newest(v.trees, from)
 		done := false
+		// emit gives what has changed before a name, or all that is left.
 		emit := func(upTo string, all bool) {
-			for len(names) > 0 && !done && (all || names[0] < upTo) {
-				if it := changes[names[0]]; it != nil {
+			for len(changed) > 0 && !done && (all || changed[0].name < upTo) {
+				if it := changed[0].entry.item; it != nil { // else it was deleted
 					done = !yield(it, nil)
 				}
-				names = names[1:]
+				changed = changed[1:]
 			}
 		}
-		err := base.scan(from, func(it *Item) bool {
+		err := v.base.scan(from, func(it *Item) bool {
 			n := it.name()
-			if it.Kind == kindNames || !want(n) {
+			if it.Kind == kindNames || !strings.HasPrefix(n, from) {
 				return false
 			}
 			emit(n, false)
-			if len(names) > 0 && names[0] == n {
+			if len(changed) > 0 && changed[0].name == n {
 				return !done // the change comes in its turn
 			}
 			if !done {

@@ -102,7 +102,7 @@ func TestKill(t *testing.T) {
 	load(t, r, f)
 	f.revisions = whole
 	r.Close()
-	points := []string{"log written", "log synced", "frozen", "built", "installed", "swapped"}
+	points := []string{"log begun", "log written", "log synced", "frozen", "built", "installed", "swapped"}
 	rounds := 40
 	if testing.Short() {
 		rounds = 12

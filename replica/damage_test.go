@@ -161,7 +161,7 @@ func TestCrashImages(t *testing.T) {
 		again.Close()
 	}
 	t.Logf("copies at %v", seen)
-	for _, at := range []string{"log written", "log synced", "frozen", "built", "installed", "swapped", "segment begun"} {
+	for _, at := range []string{"log begun", "log written", "log synced", "frozen", "built", "installed", "swapped", "segment begun"} {
 		if seen[at] == 0 {
 			t.Errorf("%q was never reached", at)
 		}

@@ -296,8 +296,6 @@ func (r *Replica) Feed() Feed {
 			if after.Epoch != h.Epoch || after.Rev < h.Floor || after.Rev > h.Rev {
 				return nil, fmt.Errorf("%w: %s is not in (%d, %d] of %s", ErrTooOld, after, h.Floor, h.Rev, h.Epoch)
 			}
-			r.mu.RLock()
-			defer r.mu.RUnlock()
 			return r.log.read(after, limit)
 		},
 		Wait: func(ctx context.Context, after Cursor) (Head, error) {

@@ -165,7 +165,7 @@ func openOrRebuild(path string, refused func(error)) (*file, error) {
 	}
 	tmp := path + rebuildSuffix + tempSuffix
 	err = writeFile(tmp, Content{Cursor: Cursor{f.Epoch, f.Cursor}, Digest: f.Digest, About: int(f.Counts[KindRedirect]), End: func() int64 { return f.CursorEnd },
-		Items: merge(nil, "", f, func(string) bool { return true })}, refused)
+		Items: (&view{base: f}).items("")}, refused)
 	if err == nil {
 		err = install(tmp, path)
 	}

@@ -248,7 +248,7 @@ func otherVersion(t *testing.T, path string) (copied string) {
 		t.Fatal(err)
 	}
 	b.t = trailer{Header: Header{Epoch: f.Epoch, Cursor: f.Cursor, CursorEnd: f.CursorEnd}, Counts: map[string]int64{}}
-	items := Content{Items: merge(nil, "", f, func(string) bool { return true })}
+	items := Content{Items: (&view{base: f}).items("")}
 	table, err := b.items(items, nil)
 	if err != nil {
 		t.Fatal(err)

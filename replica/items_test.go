@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -161,6 +162,140 @@ func TestGetAndScanAreWhatTheContentIs(t *testing.T) {
 	readers.Wait()
 }
 
+// TestReadersWaitForNoDisk holds a change up on its way to the disk, and all locks
+// beside: Get and Scan answer, with what was before until the change is there.
+func TestReadersWaitForNoDisk(t *testing.T) {
+	f := newFake(t, "e1")
+	f.commit(putOther("certificate", "x", "before"))
+	stuck, on := make(chan string), make(chan struct{})
+	slow := false
+	r := open(t, Options{fault: func(at string) {
+		if slow && strings.HasPrefix(at, "log ") {
+			stuck <- at
+			<-on
+		}
+	}})
+	load(t, r, f)
+	slow = true
+	f.commit(putOther("certificate", "x", "after"), putOther("certificate", "y", "new"))
+	applied := make(chan error, 1)
+	go func() { applied <- r.apply(f.revisions[1:]) }()
+	read := func() string {
+		it, err := r.Get("certificate", "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := ""
+		for it, err := range r.Scan("certificate", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			list += it.Key + "=" + string(it.Value) + " "
+		}
+		return string(it.Value) + " of " + list
+	}
+	const before, after = `"before" of x="before" `, `"after" of x="after" y="new" `
+	for _, want := range []string{"log begun", "log written", "log synced"} {
+		if at := <-stuck; at != want {
+			t.Fatalf("stuck at %q, want %q", at, want)
+		}
+		r.mu.Lock()
+		r.log.mu.Lock()
+		if got := read(); got != before {
+			t.Errorf("at %q the items are %s, want %s", want, got, before)
+		}
+		r.log.mu.Unlock()
+		r.mu.Unlock()
+		on <- struct{}{}
+	}
+	if err := <-applied; err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); got != after {
+		t.Errorf("in the end the items are %s, want %s", got, after)
+	}
+
+	slow = false
+	r.log.tail().f.Close() // the disk is gone
+	f.commit(putOther("certificate", "x", "lost"), remove("certificate", "y"))
+	if err := r.apply(f.revisions[2:]); err == nil {
+		t.Error("a change that is not in the log was applied")
+	}
+	if got := read(); got != after {
+		t.Errorf("after a failed write the items are %s, want %s", got, after)
+	}
+	if it, _, err := r.live.content.get("certificate", "x"); err != nil || string(it.Value) != `"after"` {
+		t.Errorf("after a failed write the content has %v, %v", it, err)
+	}
+}
+
+// TestTreeIsAMapInOrderThatStays compares it with a map while it grows, and each
+// tree that was kept with what it was.
+func TestTreeIsAMapInOrderThatStays(t *testing.T) {
+	g := rand.New(rand.NewPCG(3, 4))
+	l, plain := newChanges(), map[string]int64{}
+	type kept struct {
+		tree *tree
+		want map[string]int64
+	}
+	var all []kept
+	var back func()
+	last := kept{}
+	for i := range int64(4000) {
+		switch g.IntN(40) {
+		case 0:
+			all = append(all, kept{l.tree, maps.Clone(plain)})
+			back, last = l.freeze(), all[len(all)-1]
+		case 1:
+			if back != nil {
+				back()
+				plain, back = maps.Clone(last.want), nil
+			}
+		}
+		n := fmt.Sprintf("%c/%d", 'a'+rune(g.IntN(3)), g.IntN(300))
+		l.tree = l.tree.put(n, entry{rev: i}, l.number)
+		plain[n] = i
+	}
+	all = append(all, kept{l.tree, plain})
+	for _, k := range all {
+		for _, prefix := range []string{"", "a", "b/", "b/1", "c/299", "d"} {
+			var want, got []string
+			for _, n := range slices.Sorted(maps.Keys(k.want)) {
+				if strings.HasPrefix(n, prefix) {
+					want = append(want, fmt.Sprint(n, k.want[n]))
+				}
+			}
+			for _, n := range newest([]*tree{k.tree}, prefix) {
+				got = append(got, fmt.Sprint(n.name, n.entry.rev))
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%q: got %q, want %q", prefix, got, want)
+			}
+		}
+		for i := range 300 {
+			n := fmt.Sprintf("b/%d", i)
+			e, ok := k.tree.find([]byte(n))
+			if rev, want := k.want[n]; ok != want || e.rev != rev {
+				t.Fatalf("%s: got %d %v, want %d %v", n, e.rev, ok, rev, want)
+			}
+		}
+	}
+	var depth func(t *tree) int
+	depth = func(t *tree) int {
+		if t == nil {
+			return 0
+		}
+		return 1 + max(depth(t.left), depth(t.right))
+	}
+	rising := newChanges()
+	for i := range 100_000 {
+		rising.tree = rising.tree.put(fmt.Sprintf("%06d", i), entry{}, 0)
+	}
+	if d := depth(rising.tree); d > 70 {
+		t.Errorf("100,000 names that come in order stand %d deep", d)
+	}
+}
+
 // TestAFolderIsForOneAtATime wants an error, and nothing of the first one harmed.
 func TestAFolderIsForOneAtATime(t *testing.T) {
 	dir := t.TempDir()
@@ -212,4 +347,43 @@ func BenchmarkGet(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkGetWhileChangesCome prints what a Get of several goroutines costs while
+// revisions are written to the log, one after another.
+func BenchmarkGetWhileChangesCome(b *testing.B) {
+	r, err := Open(Options{Dir: manyDir(b, 1_000_000), MinOverlay: 1 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		rev := int64(1)
+		defer func() { done <- int(rev) }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			rev++
+			c := putOther("certificate", fmt.Sprintf("x%d", rev%1000), strings.Repeat("x", 2000))
+			c.Item.Rev = rev
+			if err := r.apply([]Revision{{Rev: rev, Changes: []Change{c}}}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	}()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := r.Get("certificate", "none"); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	close(stop)
+	b.ReportMetric(float64(<-done)/b.Elapsed().Seconds(), "revisions/s")
 }

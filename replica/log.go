@@ -10,16 +10,24 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // The log holds the revisions behind a snapshot, in segments: files of frames,
 // the first of which says which cursor the segment follows. A segment is only
 // appended to, and only the last one is. A new one begins with each snapshot, so
 // that what a snapshot has made useless is removed as whole files.
+//
+// Who changes it holds Replica.writer, or is opening it; floor, read and bytes are for
+// everybody.
 type log struct {
-	dir      string
-	slog     *slog.Logger
-	next     int // number of the next segment
+	dir  string
+	slog *slog.Logger
+	next int // number of the next segment
+
+	// mu guards what follows, and what is in the segments. Nobody writes or syncs a
+	// file while holding it. Who changes the log reads them without it.
+	mu       sync.RWMutex
 	segments []*segment
 }
 
@@ -176,6 +184,8 @@ func (l *log) begin(after Cursor, frames []byte, offsets []int64) (err error) {
 	if err := syncDir(l.dir); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if n := len(l.segments); n > 0 {
 		l.segments[n-1].closed = true
 	}
@@ -192,7 +202,7 @@ func (l *log) tail() *segment {
 }
 
 // write appends frames, which follow the cursor that is given. They are on disk
-// when sync, which needs no lock, has returned nil. After an error they are not
+// when sync has returned nil. After an error they are not
 // there; undo, which takes an error of sync along, makes it so later on.
 func (l *log) write(after Cursor, frames []byte, offsets []int64) (sync func() error, undo func(error) error, err error) {
 	s := l.tail()
@@ -205,17 +215,23 @@ func (l *log) write(after Cursor, frames []byte, offsets []int64) (sync func() e
 	}
 	size, n := s.size, len(s.offsets)
 	undo = func(err error) error {
+		l.mu.Lock()
 		s.size, s.offsets = size, s.offsets[:n]
 		// What a failed fsync has left on disk nobody knows: this file is done with.
 		s.closed = err != nil
+		l.mu.Unlock()
 		return errors.Join(err, s.f.Truncate(size))
 	}
 	if _, err := s.f.WriteAt(frames, s.size); err != nil {
 		if undo(nil) != nil {
+			l.mu.Lock()
 			s.closed = true
+			l.mu.Unlock()
 		}
 		return nil, nil, err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, at := range offsets {
 		s.offsets = append(s.offsets, s.size+at)
 	}
@@ -226,6 +242,8 @@ func (l *log) write(after Cursor, frames []byte, offsets []int64) (sync func() e
 // read gives whole revisions behind a cursor: as many as have at most limit
 // changes together, but at least one if there is one.
 func (l *log) read(after Cursor, limit int) (revisions []Revision, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	total := 0
 	for _, s := range l.segments {
 		if s.after.Epoch != after.Epoch || s.after.Rev > after.Rev {
@@ -261,6 +279,8 @@ func (l *log) read(after Cursor, limit int) (revisions []Revision, err error) {
 
 // floor is the revision of an epoch behind which all up to rev are there.
 func (l *log) floor(c Cursor) int64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	floor := c.Rev
 	for _, s := range slices.Backward(l.segments) {
 		if s.after.Epoch == c.Epoch && s.last() >= floor {
@@ -273,6 +293,8 @@ func (l *log) floor(c Cursor) int64 {
 // drop removes the segments that end at or before a cursor, or are of an epoch
 // that is neither its nor the one of keep.
 func (l *log) drop(c Cursor, epochs []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.segments = slices.DeleteFunc(l.segments, func(s *segment) bool {
 		if s == l.tail() || s.after.Epoch == c.Epoch && s.last() > c.Rev || s.after.Epoch != c.Epoch && slices.Contains(epochs, s.after.Epoch) {
 			return false
@@ -287,6 +309,8 @@ func (l *log) drop(c Cursor, epochs []string) {
 
 // bytes is the size of what would be replayed behind a revision.
 func (l *log) bytes(c Cursor) (n int64) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	for _, s := range l.segments {
 		if s.after.Epoch == c.Epoch && s.last() > c.Rev {
 			n += s.size
@@ -296,6 +320,8 @@ func (l *log) bytes(c Cursor) (n int64) {
 }
 
 func (l *log) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, s := range l.segments {
 		s.f.Close()
 	}

@@ -22,7 +22,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,6 +83,7 @@ type Replica struct {
 	o     Options
 	lock  *os.File
 	table atomic.Pointer[redirect.Table] // what Table gives
+	view  atomic.Pointer[view]           // what Get and Scan read, of the same revision; nil: nothing yet
 	stop  context.CancelFunc             // ends what runs in the background
 	ctx   context.Context
 	tasks sync.WaitGroup
@@ -94,11 +94,12 @@ type Replica struct {
 	files  []string // the snapshots in the folder, the oldest first; guarded by writer
 	nextID int      // of a snapshot file; guarded by writer
 
-	// mu guards live, the content in it, and log. The holder of writer reads them
-	// without it; it takes mu to change them.
+	log *log // which writer guards; see there
+
+	// mu guards live and the content in it. The holder of writer reads them without
+	// it; it takes mu to change them, and writes no file meanwhile.
 	mu   sync.RWMutex
-	live *state // nil: nothing yet
-	log  *log
+	live *state        // nil: nothing yet
 	news chan struct{} // closed at the next change of served
 
 	// served is where live is as of the table that is given out, and shown what there
@@ -238,6 +239,7 @@ func (r *Replica) load(revisions map[*segment][]Revision) error {
 		s.settle()
 		r.live = s
 		r.show()
+		r.view.Store(s.content.view())
 		r.table.Store(s.table())
 		r.seen()
 		r.tasks.Go(func() { r.scrub(f) })
@@ -300,47 +302,28 @@ func (r *Replica) place() Place {
 	return r.served
 }
 
-// Get gives one item; nil if there is none. The item is the caller's to keep. It
-// takes some microseconds, reads one block of the snapshot, and may be called for
-// each handshake: the lock that it takes is held by nobody who waits for a disk.
-// What it gives may be ahead of Table by the revisions that are on their way to
-// the disk.
+// Get gives one item, as of Table; nil if there is none. The item is the caller's to
+// keep. It takes some microseconds, reads one block of the snapshot, and waits for
+// nobody: it may be called for each handshake, and by the threads of event loops.
 func (r *Replica) Get(kind, key string) (*Item, error) {
-	r.mu.RLock()
-	if r.live == nil {
-		r.mu.RUnlock()
+	v := r.view.Load()
+	if v == nil {
 		return nil, ErrNoState
 	}
-	e, _, changed := r.live.content.changed(kind, key)
-	base := r.live.content.base
-	r.mu.RUnlock()
-	if !changed {
-		return base.find(kind, key) // a file never changes
-	}
-	if e.item == nil {
-		return nil, nil
-	}
-	return e.item.clone(), nil
+	return v.get(kind, key)
 }
 
 // Scan gives the items of a kind whose keys begin with prefix, in order, as of the
-// moment when it is ranged over. An item is the receiver's to keep. It reads only
-// what it gives, but of hosts and redirects all that have changed since the last
-// compaction, and of other kinds these where the prefix has no slash.
+// moment when it is ranged over; it waits for nobody either. An item is the
+// receiver's to keep. It reads only what it gives.
 func (r *Replica) Scan(kind, prefix string) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		from := name(kind, prefix)
-		want := func(n string) bool { return strings.HasPrefix(n, from) }
-		r.mu.RLock()
-		if r.live == nil {
-			r.mu.RUnlock()
+		v := r.view.Load()
+		if v == nil {
 			yield(nil, ErrNoState)
 			return
 		}
-		c := r.live.content
-		newest := c.newest(kind, prefix)
-		r.mu.RUnlock()
-		for it, err := range merge(newest, from, c.base, want) {
+		for it, err := range v.items(name(kind, prefix)) {
 			if err == nil {
 				it = it.clone()
 			}
@@ -372,16 +355,16 @@ func (r *Replica) apply(revisions []Revision) error {
 	before, old := s.cursor, s.top
 	r.mu.Lock()
 	forms, undo, err := s.change(revisions)
-	if err != nil {
-		r.mu.Unlock()
-		return r.blame(err)
-	}
-	sync, unwrite, err := r.log.write(before, frames, offsets)
-	if err != nil {
-		undo()
-	}
 	r.mu.Unlock()
 	if err != nil {
+		return r.blame(err)
+	}
+	r.o.fault("log begun")
+	sync, unwrite, err := r.log.write(before, frames, offsets)
+	if err != nil {
+		r.mu.Lock()
+		undo()
+		r.mu.Unlock()
 		return fmt.Errorf("write the log: %w", err)
 	}
 	r.o.fault("log written")
@@ -392,8 +375,8 @@ func (r *Replica) apply(revisions []Revision) error {
 		r.mu.Lock()
 		s.top = old
 		undo()
-		unwriteErr := unwrite(err)
 		r.mu.Unlock()
+		unwriteErr := unwrite(err)
 		if err != nil {
 			return fmt.Errorf("write the log: %w", unwriteErr)
 		}
@@ -446,6 +429,7 @@ func (r *Replica) show() {
 // publish makes live what is served. The caller holds writer.
 func (r *Replica) publish() {
 	table := r.live.table()
+	r.view.Store(r.live.content.view()) // before the table: a host that is new there finds what it needs
 	changed := r.table.Swap(table) != table
 	r.mu.Lock()
 	r.show()

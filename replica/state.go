@@ -85,12 +85,10 @@ func (s *state) change(revisions []Revision) (forms map[fingerpost.HostPattern]s
 	forms = map[fingerpost.HostPattern]struct{}{}
 	cursor, digest, counts := s.cursor, s.digest, maps.Clone(s.counts)
 	var last *Revision
-	var undos []func()
+	back := s.content.levels[0].freeze()
 	undo = func() {
 		s.pieces = nil
-		for _, u := range slices.Backward(undos) {
-			u()
-		}
+		back()
 		s.cursor, s.digest, s.counts = cursor, digest, counts
 	}
 	for i := range revisions {
@@ -103,11 +101,7 @@ func (s *state) change(revisions []Revision) (forms map[fingerpost.HostPattern]s
 			return nil, nil, fmt.Errorf("%w: revision %d follows %d", ErrGap, r.Rev, s.cursor.Rev)
 		}
 		for j := range r.Changes {
-			u, err := s.changeOne(&r.Changes[j], forms)
-			if u != nil {
-				undos = append(undos, u)
-			}
-			if err != nil {
+			if err := s.changeOne(&r.Changes[j], forms); err != nil {
 				undo()
 				return nil, nil, err
 			}
@@ -121,14 +115,11 @@ func (s *state) change(revisions []Revision) (forms map[fingerpost.HostPattern]s
 	return forms, undo, nil
 }
 
-func (s *state) changeOne(c *Change, forms map[fingerpost.HostPattern]struct{}) (undo func(), err error) {
+func (s *state) changeOne(c *Change, forms map[fingerpost.HostPattern]struct{}) error {
 	kind, key := c.Item.Kind, c.Item.Key
 	before, rev, err := s.content.get(kind, key)
-	if err != nil {
-		return nil, err
-	}
-	if rev >= c.Item.Rev {
-		return nil, nil
+	if err != nil || rev >= c.Item.Rev {
+		return err
 	}
 	e := entry{rev: c.Item.Rev}
 	if c.Op == Put {
@@ -156,7 +147,8 @@ func (s *state) changeOne(c *Change, forms map[fingerpost.HostPattern]struct{}) 
 	if e.item != nil {
 		s.counts[kind]++
 	}
-	return s.content.set(kind, key, e), nil
+	s.content.levels[0].set(kind, key, e)
+	return nil
 }
 
 // partOfLayer is how many forms are looked for at a time: others wait meanwhile.

@@ -132,8 +132,8 @@ func (it *Item) Certificate() (*fingerpost.Certificate, error) {
 }
 
 // ServerName says that a certificate is for a name. It is what a node looks for
-// in a handshake, before it reads the certificate itself. With serial number and chain
-// it is another whenever the certificate is, so that both have one revision.
+// in a handshake, before it reads the certificate itself. With serial number, chain
+// and SealedBy it is another whenever the certificate is, so that both have one revision.
 type ServerName struct {
 	ECDSA     bool   `json:"ecdsa,omitempty"`
 	NotBefore int64  `json:"notBefore"` // seconds since 1970
@@ -141,6 +141,7 @@ type ServerName struct {
 	Serial    string `json:"serial"`
 	Chain     string `json:"chain"`              // a hash: another chain is another certificate to serve
 	Imported  bool   `json:"imported,omitempty"` // nobody renews it by itself
+	SealedBy  string `json:"sealedBy,omitempty"` // which secret opens the key; see [fingerpost.Certificate.SealedBy]
 }
 
 // chainHash names a chain shortly.
@@ -177,7 +178,7 @@ func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {
 			return nil, err
 		}
 		changes = append(changes, Change{Op: Put, Item: item})
-		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported})
+		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported, SealedBy: c.SealedBy()})
 		if err != nil {
 			return nil, err
 		}

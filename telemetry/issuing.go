@@ -12,7 +12,7 @@ import (
 type Held struct {
 	Certificates int
 	FirstExpiry  time.Time // of the first name that is left without a certificate; zero without names
-	Sealed       int       // whose keys this node could not open when it was tried
+	Sealed       int       // whose keys this node cannot open
 }
 
 // join gives both together.
@@ -39,7 +39,7 @@ var (
 	certificatesDesc = prometheus.NewDesc("fingerpost_certificates", "Certificates that this node has, of files and of the store.", nil, nil)
 	remainingDesc    = prometheus.NewDesc("fingerpost_certificate_min_remaining_seconds",
 		"Time until the first certificate of a file expires, or the first name of the store is left without a certificate; negative once it has happened.", nil, nil)
-	sealedDesc = prometheus.NewDesc("fingerpost_certificates_sealed", "1 if this node cannot open keys of the store's certificates, because its cluster key is another.", nil, nil)
+	sealedDesc = prometheus.NewDesc("fingerpost_certificates_sealed", "Certificates of the store that this node cannot serve, because its cluster key does not open their private keys.", nil, nil)
 )
 
 func (h *held) Describe(ch chan<- *prometheus.Desc) {
@@ -53,7 +53,7 @@ func (h *held) Describe(ch chan<- *prometheus.Desc) {
 func (h *held) Collect(ch chan<- prometheus.Metric) {
 	all := h.all()
 	ch <- prometheus.MustNewConstMetric(certificatesDesc, prometheus.GaugeValue, float64(all.Certificates))
-	ch <- prometheus.MustNewConstMetric(sealedDesc, prometheus.GaugeValue, float64(min(all.Sealed, 1)))
+	ch <- prometheus.MustNewConstMetric(sealedDesc, prometheus.GaugeValue, float64(all.Sealed))
 	if !all.FirstExpiry.IsZero() {
 		ch <- prometheus.MustNewConstMetric(remainingDesc, prometheus.GaugeValue, time.Until(all.FirstExpiry).Seconds())
 	}

@@ -65,8 +65,8 @@ func TestMetricsAreExported(t *testing.T) {
 	}
 	m.Stored(Held{Certificates: 3, FirstExpiry: time.Now().Add(time.Minute), Sealed: 2})
 	got = scrape(t, m)
-	if got["fingerpost_certificates"] != "5" || got["fingerpost_certificates_sealed"] != "1" {
-		t.Errorf("%s certificates of files and store, sealed %s; want 5 and 1", got["fingerpost_certificates"], got["fingerpost_certificates_sealed"])
+	if got["fingerpost_certificates"] != "5" || got["fingerpost_certificates_sealed"] != "2" {
+		t.Errorf("%s certificates of files and store, sealed %s; want 5 and 2", got["fingerpost_certificates"], got["fingerpost_certificates_sealed"])
 	}
 	if left, err := strconv.ParseFloat(got["fingerpost_certificate_min_remaining_seconds"], 64); err != nil || left < 50 || left > 60 {
 		t.Errorf("remaining is %v (%v), want the store's minute", left, err)

@@ -130,7 +130,7 @@ func TestHookProvesNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	memory, log := new(order.Memory), new(bytes.Buffer)
-	plain := func(b []byte) ([]byte, error) { return b, nil }
+	plain := func(_ string, b []byte) ([]byte, error) { return b, nil }
 	driver := &order.Driver{CAs: map[string]*order.CA{"test": ours}, Storage: memory, Solver: solver, Seal: plain, Unseal: plain, Log: slog.New(slog.NewTextHandler(log, nil))}
 
 	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: true, Provider: true}

@@ -225,6 +225,10 @@ func (c *CA) accountKey() string {
 	return c.config.Directory
 }
 
+// AccountPurpose is what the key of an account is sealed for, by the key of its
+// [KindAccount] record.
+func AccountPurpose(record string) string { return "key of the account at " + record }
+
 // accountAt gives our account, which it registers if need be. The key is kept before
 // the CA hears of it, and the same key gives the same account, so an answer that
 // is lost loses nothing.
@@ -252,7 +256,7 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 		if err := json.Unmarshal(value, &record); err != nil {
 			return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
 		}
-		if key, err = unsealKey(d, record.Key); err != nil {
+		if key, err = unsealKey(d, AccountPurpose(c.accountKey()), record.Key); err != nil {
 			return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
 		}
 	case errors.Is(err, ErrNoRecord):
@@ -261,7 +265,7 @@ func (c *CA) accountAt(ctx context.Context, d *Driver, fence int64) (acme.Accoun
 			return acme.Account{}, err
 		}
 		key, record.Directory = fresh, c.config.Directory
-		if record.Key, err = sealKey(d, fresh); err != nil {
+		if record.Key, err = sealKey(d, AccountPurpose(c.accountKey()), fresh); err != nil {
 			return acme.Account{}, fmt.Errorf("account at %s: %w", c.config.Name, err)
 		}
 		if err := c.writeAccount(ctx, d, fence, record); err != nil {

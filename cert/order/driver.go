@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"fingerpost/cert"
 )
 
 const (
@@ -33,9 +35,9 @@ type Driver struct {
 	CAs     map[string]*CA
 	Storage Storage
 	Solver  Solver
-	// Seal makes of a private key what is stored, Unseal the key again. No key is
-	// stored without.
-	Seal, Unseal func([]byte) ([]byte, error)
+	// Seal makes of a private key what is stored, Unseal the key again, for the same
+	// purpose only. No key is stored without.
+	Seal, Unseal func(purpose string, key []byte) ([]byte, error)
 	Log          *slog.Logger // nil: none
 }
 
@@ -494,14 +496,14 @@ func (r *run) finalize(ctx context.Context, order acme.Order) (acme.Order, error
 		if err != nil {
 			return order, fmt.Errorf("make a key: %w", err)
 		}
-		if r.o.Key, err = sealKey(r.Driver, key); err != nil {
+		if r.o.Key, err = sealKey(r.Driver, cert.KeyPurpose(r.o.ID), key); err != nil {
 			return order, err
 		}
 	}
 	if err := r.step(ctx, StepFinalize); err != nil {
 		return order, err
 	}
-	key, err := unsealKey(r.Driver, r.o.Key)
+	key, err := unsealKey(r.Driver, cert.KeyPurpose(r.o.ID), r.o.Key)
 	if err != nil {
 		return order, err
 	}
@@ -603,7 +605,7 @@ func (r *run) download(ctx context.Context, order acme.Order) error {
 			break
 		}
 	}
-	key, err := unsealKey(r.Driver, r.o.Key)
+	key, err := unsealKey(r.Driver, cert.KeyPurpose(r.o.ID), r.o.Key)
 	if err != nil {
 		return err
 	}
@@ -654,20 +656,20 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 // CertID names a certificate in the field replaces of an order (RFC 9773 4.1).
 func CertID(leaf *x509.Certificate) (string, error) { return acme.ARIUniqueIdentifier(leaf) }
 
-func sealKey(d *Driver, key crypto.Signer) ([]byte, error) {
+func sealKey(d *Driver, purpose string, key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := d.Seal(der)
+	sealed, err := d.Seal(purpose, der)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt a key: %w", err)
 	}
 	return sealed, nil
 }
 
-func unsealKey(d *Driver, sealed []byte) (crypto.Signer, error) {
-	der, err := d.Unseal(sealed)
+func unsealKey(d *Driver, purpose string, sealed []byte) (crypto.Signer, error) {
+	der, err := d.Unseal(purpose, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("decrypt a key: %w", err)
 	}

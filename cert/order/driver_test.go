@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/cert"
 	"fingerpost/internal/testacme"
 )
 
@@ -56,7 +57,7 @@ func TestOrderIsIssued(t *testing.T) {
 				if got := sortedNames(leaf.DNSNames); !slices.Equal(got, sortedNames(want)) {
 					t.Errorf("certificate for %v, want %v", got, want)
 				}
-				key, err := unsealKey(r.driver, o.Outcome.Key)
+				key, err := unsealKey(r.driver, cert.KeyPurpose(o.ID), o.Outcome.Key)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -183,14 +183,20 @@ type secrets struct {
 	all [][]byte
 }
 
-func (s *secrets) seal(plain []byte) ([]byte, error) {
+func (s *secrets) seal(purpose string, plain []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = append(s.all, bytes.Clone(plain))
-	return flip(plain), nil
+	return append([]byte(purpose+"\x00"), flip(plain)...), nil
 }
 
-func (s *secrets) unseal(sealed []byte) ([]byte, error) { return flip(sealed), nil }
+func (s *secrets) unseal(purpose string, sealed []byte) ([]byte, error) {
+	sealedFor, key, ok := bytes.Cut(sealed, []byte{0})
+	if !ok || string(sealedFor) != purpose {
+		return nil, fmt.Errorf("what was sealed as %q is opened as %q", sealedFor, purpose)
+	}
+	return flip(key), nil
+}
 
 func flip(b []byte) []byte {
 	out := make([]byte, len(b))

@@ -37,10 +37,10 @@ type certificates struct {
 	wanted wantedNames   // the issuer's
 	zone   validation
 
-	changed chan struct{} // that those of the store are others
-	version atomic.Uint64 // of what the store says of names
-	sealed  atomic.Bool   // their keys cannot be opened
-	failing seldom        // said that one cannot be served
+	changed chan struct{}              // that those of the store are others
+	version atomic.Uint64              // of what the store says of names
+	sealed  atomic.Pointer[sealedKeys] // what cannot be served of them; nil: not looked yet
+	failing seldom                     // said that one cannot be served
 }
 
 // clusterKeyFile is where a node finds or makes its key, in the data folder.
@@ -166,7 +166,7 @@ func (n *node) namedCertificates(name string) []cert.Named {
 			n.log.Error("a certificate's name cannot be read", "err", err)
 			continue
 		}
-		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
+		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, SealedBy: s.SealedBy, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
 	}
 	return list
 }
@@ -201,8 +201,7 @@ func (n *node) hasCertificate(name string) bool {
 func (n *node) openIssuer() error {
 	a := n.settings.ACME
 	c := &n.certificates
-	seal := func(plain []byte) ([]byte, error) { return c.sealer.Seal(cert.KeyPurpose, plain), nil }
-	unseal := func(sealed []byte) ([]byte, error) { return c.sealer.Open(cert.KeyPurpose, sealed) }
+	seal := func(purpose string, key []byte) ([]byte, error) { return c.sealer.Seal(purpose, key), nil }
 	servers, err := n.resolvers()
 	if err != nil {
 		return err
@@ -212,7 +211,7 @@ func (n *node) openIssuer() error {
 	if solver.provider, err = dnsProvider(a.DNSHook, resolver); err != nil {
 		return err
 	}
-	driver := &order.Driver{CAs: map[string]*order.CA{}, Storage: c.store, Solver: solver, Seal: seal, Unseal: unseal, Log: n.log}
+	driver := &order.Driver{CAs: map[string]*order.CA{}, Storage: c.store, Solver: solver, Seal: seal, Unseal: c.sealer.Open, Log: n.log}
 	plan := planner.Config{}
 	for _, ca := range a.CAs {
 		config := order.CAConfig{Name: ca.Name, Directory: ca.Directory, AgreeToTerms: true, UserAgent: "fingerpost/" + version}

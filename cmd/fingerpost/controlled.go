@@ -33,7 +33,7 @@ func (n *node) newAdmin() (*admin.Server, error) {
 		}
 		return nil
 	}, Detail: func() string { return age(s.replica.Status(), time.Now()) }},
-		{Name: "certificates", Err: func() error { return nil }, Detail: n.heldDetail}}
+		{Name: "certificates", Err: n.heldErr, Detail: n.heldDetail}}
 	a.Debug = func() any { return n.debugState() }
 	n.metrics.FeedLag(func() time.Duration { status := s.replica.Status(); return status.Lag(time.Now()) })
 	if s.db == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ func (n *node) followHeld(ctx context.Context) {
 func (n *node) lookHeld(ctx context.Context) {
 	status := n.shared.replica.Status()
 	held := telemetry.Held{Certificates: int(status.Items[store.KindCertificate])}
+	sealed, opened := map[string]struct{}{}, false
 	var name string
 	var last int64
 	end := func() {
@@ -63,9 +65,14 @@ func (n *node) lookHeld(ctx context.Context) {
 			return // no content yet, or the end
 		}
 		item := store.Item(*it)
-		s, _, err := item.ServerName()
+		s, certificate, err := item.ServerName()
 		if err != nil {
 			continue // it is not served either
+		}
+		if n.opens(&s) {
+			opened = true
+		} else {
+			sealed[certificate] = struct{}{}
 		}
 		if of, _, _ := strings.Cut(it.Key, "/"); of != name {
 			end()
@@ -74,36 +81,47 @@ func (n *node) lookHeld(ctx context.Context) {
 		last = max(last, s.NotAfter)
 	}
 	end()
-	if err := n.tryKey(); errors.Is(err, cert.ErrSealed) {
-		held.Sealed = 1
-		if !n.certificates.sealed.Swap(true) {
-			n.logSealed("")
-		}
-	} else {
-		n.certificates.sealed.Store(false)
+	held.Sealed = len(sealed)
+	before := n.certificates.sealed.Swap(&sealedKeys{len(sealed), held.Certificates, len(sealed) > 0 && !opened})
+	if len(sealed) > 0 && (before == nil || before.count == 0) {
+		n.logSealed("")
 	}
 	n.metrics.Stored(held)
 }
 
-// tryKey opens the key of one certificate of the store: what one node has sealed
-// the others open, or they have another cluster key.
-func (n *node) tryKey() error {
-	for it, err := range n.shared.replica.Scan(store.KindCertificate, "") {
+// sealedKeys is what there is of certificates that this node cannot serve.
+type sealedKeys struct {
+	count, of int
+	all       bool
+}
+
+// opens reports whether this node can serve the certificate of a server name.
+func (n *node) opens(s *store.ServerName) bool {
+	return s.SealedBy == "" || n.certificates.sealer.Opens(s.SealedBy)
+}
+
+// sealedNow is what lookHeld has found. Until it has found any, the first
+// certificate stands for all of them: a node that can serve none must not say that
+// it is ready for as long as looking at a million takes.
+func (n *node) sealedNow() sealedKeys {
+	if s := n.certificates.sealed.Load(); s != nil && s.of > 0 {
+		return *s
+	}
+	for it, err := range n.shared.replica.Scan(store.KindServerName, "") {
 		if err != nil {
-			return err
+			break // no content yet: another check says so
 		}
 		item := store.Item(*it)
-		c, err := item.Certificate()
-		if err == nil {
-			_, err = n.certificates.sealer.Open(cert.KeyPurpose, c.Key)
+		if s, _, err := item.ServerName(); err == nil && !n.opens(&s) {
+			return sealedKeys{1, int(n.shared.replica.Status().Items[store.KindCertificate]), true}
 		}
-		return err
+		break
 	}
-	return nil
+	return sealedKeys{}
 }
 
 func (n *node) logSealed(host string) {
-	args := []any{"hint", "give this node the " + clusterKeyFile + " of the first, or the same clusterKeyFile or clusterKeyEnv; what needs no such key is served"}
+	args := []any{"hint", sealedHint + "; what needs no such key is served"}
 	if host != "" {
 		args = append(args, "host", host)
 	}
@@ -126,12 +144,32 @@ func (n *node) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	return c, err
 }
 
-// heldDetail is what /readyz says of certificates.
+// sealedHint is what helps.
+const sealedHint = "copy " + clusterKeyFile + " from the data folder of the node that made them, or set the same clusterKeyFile or clusterKeyEnv, and start this node again"
+
+// heldErr is nil unless this node can serve no certificate of the store at all.
+func (n *node) heldErr() error {
+	if s := n.sealedNow(); s.all {
+		return errors.New("this node's cluster key does not open the private key of any certificate of the store: none is served; " + sealedHint)
+	}
+	return nil
+}
+
+// heldDetail is what /readyz says of certificates while some can be served.
 func (n *node) heldDetail() string {
-	if n.certificates.sealed.Load() {
-		return "this node's cluster key does not open the private keys of the store's certificates: they are not served"
+	if some := n.someSealed(); some != "" {
+		return some + "; " + sealedHint
 	}
 	return plural(int(n.shared.replica.Status().Items[store.KindCertificate]), "certificate") + " in the store"
+}
+
+// someSealed tells in a few words that not all certificates are served; empty
+// otherwise.
+func (n *node) someSealed() string {
+	if s := n.sealedNow(); s.count > 0 {
+		return fmt.Sprintf("%d of %s not served: sealed with another cluster key", s.count, plural(s.of, "certificate"))
+	}
+	return ""
 }
 
 // countOrders puts what is ordered into the metrics.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -27,6 +28,9 @@ func (n *node) report(at replica.Cursor) replica.Report {
 	}
 	if s := n.shared.replica.Status(); health == "ok" && len(s.LeftOut) > 0 {
 		health = plural(len(s.LeftOut), "item") + " left out"
+	}
+	if health == "ok" { // so this node has its cluster key by now
+		health = cmp.Or(n.someSealed(), health)
 	}
 	roles := []string{n.o.role}
 	if n.o.role == roleAll {
