@@ -41,18 +41,14 @@ type Certificates struct {
 }
 
 // Ask is something for the node that orders certificates.
-type Ask struct {
-	Do          string `json:"do"` // one of those below
-	Name        string `json:"name,omitempty"`
-	Certificate string `json:"certificate,omitempty"`
-}
+type Ask = order.Ask
 
 // What can be asked.
 const (
-	AskRequest = "request"  // check Name again and order it, whatever it waits for
-	AskRenew   = "renew"    // begin the renewal of Certificate now
-	AskAddName = "add-name" // order Certificate again with Name
-	AskGone    = "gone"     // Certificate was deleted
+	AskRequest = order.AskRequest
+	AskRenew   = order.AskRenew
+	AskAddName = order.AskAddName
+	AskGone    = order.AskGone
 )
 
 // The status of a certificate, or of a name on its way to one.

@@ -141,6 +141,7 @@ type ServerName struct {
 	Serial    string `json:"serial"`
 	Chain     string `json:"chain"`              // a hash: another chain is another certificate to serve
 	Imported  bool   `json:"imported,omitempty"` // nobody renews it by itself
+	Revoked   bool   `json:"revoked,omitempty"`
 }
 
 // chainHash names a chain shortly.
@@ -177,7 +178,7 @@ func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {
 			return nil, err
 		}
 		changes = append(changes, Change{Op: Put, Item: item})
-		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported})
+		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported, Revoked: !c.Revoked.IsZero()})
 		if err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -19,7 +18,6 @@ import (
 	"fingerpost/cert"
 	"fingerpost/cert/order"
 	"fingerpost/cert/planner"
-	"fingerpost/replica"
 	"fingerpost/source"
 	"fingerpost/store"
 	"fingerpost/zone"
@@ -33,7 +31,6 @@ type certificates struct {
 	served *cert.Served
 	issuer *order.Issuer // nil where no CA is set, and on edges
 	store  *certStore    // nil on edges
-	asked  chan struct{} // something was asked on this node; holds one
 	wanted wantedNames   // the issuer's
 	zone   validation
 
@@ -66,7 +63,6 @@ func (n *node) openCertificates() error {
 	if n.shared.db == nil {
 		return nil
 	}
-	c.asked = make(chan struct{}, 1)
 	c.store = &certStore{db: n.shared.db, holder: n.instance}
 	if len(n.settings.ACME.CAs) == 0 {
 		return nil
@@ -240,7 +236,7 @@ func (n *node) openIssuer() error {
 	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
 		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
 	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
-		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Log: n.log}
+		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Tidy: n.tidyChallenges, Log: n.log}
 	n.countOrders()
 	if a.Preflight {
 		c.issuer.Check = check.Check
@@ -343,26 +339,9 @@ func (n *node) runIssuer(ctx context.Context) {
 		return
 	}
 	go n.followWanted(ctx)
-	go n.followAsks(ctx)
 	if err := n.certificates.issuer.Run(ctx); err != nil && ctx.Err() == nil {
 		n.log.Error("certificates are not ordered any more", "err", err)
 	}
-}
-
-// certificateUsed reports whether a certificate is named in a host's settings. What
-// is merely served is not in use in this sense: another is there before it goes, and
-// every node learns of both in that order.
-func (n *node) certificateUsed(id string) bool {
-	for it, err := range n.shared.replica.Scan(replica.KindHost, "") {
-		if err != nil {
-			return true // it stays, then
-		}
-		item := store.Item(*it)
-		if h, err := item.Host(); err == nil && h.Certificate == id {
-			return true
-		}
-	}
-	return false
 }
 
 // certStore is [order.Storage] and [order.Lease] on the store. A certificate is an
@@ -375,7 +354,7 @@ type certStore struct {
 // The lease of whoever orders.
 const (
 	issuerLease    = "certificates"
-	issuerLeaseFor = 60 * time.Second
+	issuerLeaseFor = 20 * time.Second
 )
 
 func (s *certStore) Acquire(ctx context.Context) (int64, error) {
@@ -486,77 +465,14 @@ func (s *certStore) certificate(ctx context.Context, r order.Record) (changes []
 	return changes, rest, err
 }
 
-// kindAsk are the records of what is asked of the node that orders; key: when, and
-// something random.
-const kindAsk = "acme-ask"
-
 // ask writes down what the node that orders has to do. It is done although that
 // node, or this one, dies.
-func (n *node) ask(ctx context.Context, a admin.Ask) error {
-	value, err := json.Marshal(a)
-	if err != nil {
+func (n *node) ask(ctx context.Context, a order.Ask) error {
+	r := a.Record(time.Now())
+	if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: r.Kind, Key: r.Key, Value: r.Value}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
 		return err
 	}
-	key := time.Now().UTC().Format("2006-01-02T15:04:05.000000Z") + "/" + strings.ToLower(rand.Text()[:8])
-	if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindAsk, Key: key, Value: value}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
-		return err
-	}
-	select {
-	case n.certificates.asked <- struct{}{}: // if it is this node, at once
-	default:
-	}
-	return nil
-}
-
-// askEvery is how long it takes at most until another node's wish is seen.
-const askEvery = 2 * time.Second
-
-// followAsks does what was asked, until ctx ends, while this node orders.
-func (n *node) followAsks(ctx context.Context) {
-	for ctx.Err() == nil {
-		if n.certificates.issuer.Ask(func(*planner.Planner, time.Time) {}) {
-			if err := n.answerAsks(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("what was asked about certificates is done later", "err", err)
-			}
-		}
-		select {
-		case <-n.certificates.asked:
-		case <-time.After(askEvery):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (n *node) answerAsks(ctx context.Context) error {
-	list, err := n.shared.db.Records(ctx, kindAsk, "", "", 100)
-	if err != nil {
-		return err
-	}
-	issuer := n.certificates.issuer
-	for _, r := range list {
-		if !issuer.Ask(func(*planner.Planner, time.Time) {}) {
-			return nil // another node orders by now
-		}
-		var a admin.Ask
-		if err := json.Unmarshal(r.Value, &a); err == nil {
-			switch a.Do {
-			case admin.AskRequest:
-				issuer.Rearm(a.Name)
-			case admin.AskRenew:
-				err = issuer.Renew(a.Certificate)
-			case admin.AskAddName:
-				_, err = issuer.AddName(a.Certificate, a.Name, true)
-			case admin.AskGone:
-				issuer.Ask(func(p *planner.Planner, now time.Time) { p.Gone(now, a.Certificate) })
-			}
-			if err != nil { // the one who asked was told what was wrong when they asked
-				n.log.Warn("what was asked about a certificate cannot be done", "do", a.Do, "name", a.Name, "certificate", a.Certificate, "err", err)
-			}
-		}
-		if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindAsk, Key: r.Key}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
-			return err
-		}
-	}
+	n.certificates.issuer.Asked() // if it is this node, at once
 	return nil
 }
 
