@@ -89,8 +89,8 @@ func passes(err error) bool {
 func (i *Issuer) done(ctx context.Context, fence int64, o *Order, stop context.CancelCauseFunc) {
 	now := time.Now()
 	plan := o.Spec.Plan
-	i.records.Lock()
-	defer i.records.Unlock()
+	i.records <- struct{}{}
+	defer func() { <-i.records }()
 	var result planner.Result
 	var records []Record
 	done := past{Plan: plan}

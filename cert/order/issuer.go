@@ -56,9 +56,9 @@ type Issuer struct {
 	Ended func(ca string, result Result)
 	Log   *slog.Logger
 
-	// records is held from the reading of a certificate's record to the writing of
+	// records holds one from the reading of a certificate's record to the writing of
 	// what follows from it: else one that was deleted meanwhile would come back.
-	records sync.Mutex
+	records chan struct{}
 
 	mu      sync.Mutex       // guards what is below; the planner is not safe by itself
 	planner *planner.Planner // nil while another node orders
@@ -94,6 +94,7 @@ func (i *Issuer) Run(ctx context.Context) error {
 	if i.poke == nil {
 		i.poke, i.askPoke = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
+	i.records = make(chan struct{}, 1)
 	if i.Log == nil {
 		i.Log = slog.New(slog.DiscardHandler)
 	}

@@ -72,9 +72,9 @@ const together = 5
 // forget deletes records that do not depend on each other.
 func (i *Issuer) forget(ctx context.Context, fence int64, records []Record) error {
 	for piece := range slices.Chunk(records, together) {
-		i.records.Lock()
+		i.records <- struct{}{}
 		err := i.write(ctx, fence, piece...)
-		i.records.Unlock()
+		<-i.records
 		if err != nil {
 			return err
 		}

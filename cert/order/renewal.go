@@ -89,8 +89,8 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 		i.Log.DebugContext(ctx, "no renewal information", "certificate", id, "error", err)
 	}
 	records := []Record{old, {Kind: KindDue, Key: instant(next) + "/" + id, Value: []byte("{}")}}
-	i.records.Lock()
-	defer i.records.Unlock()
+	i.records <- struct{}{}
+	defer func() { <-i.records }()
 	changed := err == nil && window != c.Window
 	if changed {
 		// The CA has taken its time: it may be gone, or replaced, by now.

@@ -69,8 +69,8 @@ func (i *Issuer) revoke(ctx context.Context, fence int64, key string) error {
 	case err != nil:
 		return end(err.Error())
 	}
-	i.records.Lock()
-	defer i.records.Unlock()
+	i.records <- struct{}{}
+	defer func() { <-i.records }()
 	c, err := i.stored(ctx, t.Certificate)
 	switch {
 	case errors.Is(err, ErrNoRecord): // deleted meanwhile
