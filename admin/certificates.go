@@ -167,6 +167,8 @@ func (c *Certificates) describe(it *store.Item, now time.Time) (CertificateResou
 		if v.Type == fingerpost.Imported {
 			r.NextStep = "import its successor under the same name"
 		}
+	case !v.Revoked.IsZero():
+		describeRevoked(&r, v)
 	case now.Before(v.NotBefore):
 		r.Status, r.Reason = StatusInactive, "it is not valid before "+v.NotBefore.UTC().Format(time.DateOnly)
 	}
@@ -469,6 +471,9 @@ func (s *Server) showRenewal(ctx context.Context, c *Certificates, r *Certificat
 			if r.Status == StatusIssued {
 				r.Status, r.Reason = StatusInactive, "another certificate has taken its place"
 			}
+		}
+		if r.Renewal.Eligible && !known.Revoked.IsZero() {
+			r.Renewal.At = known.Revoked
 		}
 	} else if !errors.Is(err, order.ErrNoRecord) {
 		return err

@@ -39,11 +39,14 @@ const (
 	eventsSlack = 1000 // more than may come between two looks
 )
 
+// EventKey is where the keys of events begin that happened at t or later.
+func EventKey(t time.Time) string { return instant(t) }
+
 // event is e as it is written. The lock is held.
 func (i *Issuer) event(now time.Time, e Event) Record {
 	e.At = now.UTC()
 	i.events++
-	return record(KindEvent, instant(now)+"/"+strings.ToLower(rand.Text()[:8]), e)
+	return record(KindEvent, EventKey(now)+"/"+strings.ToLower(rand.Text()[:8]), e)
 }
 
 // trimEvents forgets what is too old, and the oldest of too many.

@@ -89,7 +89,7 @@ func (s *nameServer) answer(w dns.ResponseWriter, q *dns.Msg, tcp bool) {
 
 func (s *nameServer) resolver() *Resolver {
 	_, port, _ := net.SplitHostPort(s.address)
-	return &Resolver{Servers: []string{s.address}, Timeout: 2 * time.Second, Port: port}
+	return &Resolver{Servers: []string{s.address}, Timeout: 2 * time.Second, Port: port, Private: true}
 }
 
 const own = `example.com. NS ns.example.com.

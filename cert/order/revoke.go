@@ -81,9 +81,10 @@ func (i *Issuer) revoke(ctx context.Context, fence int64, key string) error {
 		i.mu.Unlock()
 		return nil
 	}
-	if c.Revoked.IsZero() {
-		c.Revoked, c.RevokedFor = now.UTC().Truncate(time.Second), t.Reason
+	if !c.Revoked.IsZero() { // somebody else has asked, too
+		return end("")
 	}
+	c.Revoked, c.RevokedFor = now.UTC().Truncate(time.Second), t.Reason
 	i.mu.Lock()
 	e := i.event(now, Event{What: EventRevoked, Names: c.Names, Certificate: c.ID, CA: c.CA, Team: c.Policy.Team, Reason: t.Reason})
 	i.mu.Unlock()

@@ -203,7 +203,7 @@ func (n *node) openIssuer() error {
 	if err != nil {
 		return err
 	}
-	resolver := &order.Resolver{Servers: servers}
+	resolver := &order.Resolver{Servers: servers, Private: a.Private}
 	solver := &solver{n: n}
 	if solver.provider, err = dnsProvider(a.DNSHook, resolver); err != nil {
 		return err
