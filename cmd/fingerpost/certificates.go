@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,12 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 			return nil, &fingerpost.Error{Code: "bad_cluster_key", Field: "clusterKeyEnv", Message: "the environment variable " + s.ClusterKeyEnv + " of clusterKeyEnv is not set", Hint: "set it to what is in " + clusterKeyFile + " in the data folder of another node"}
 		}
 		file = s.ClusterKeyEnv
+	case len(s.ClusterKeyCommand) > 0:
+		var err error
+		if secret, err = commandSecret(n.life, s.ClusterKeyCommand, keyCommandFor); err != nil {
+			return nil, err
+		}
+		file = "clusterKeyCommand"
 	case s.ClusterKeyFile != "":
 		text, err := os.ReadFile(s.ClusterKeyFile)
 		if err != nil {
@@ -99,7 +106,7 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 		}
 		if made && (n.o.role == roleEdge || strings.HasPrefix(n.o.store, "postgres")) {
 			n.log.Warn("this node has made a key of its own for the private keys of certificates, and opens none that others have sealed", "file", file,
-				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile or clusterKeyEnv")
+				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile, clusterKeyEnv or clusterKeyCommand")
 		}
 	}
 	sealer, err := cert.NewSealer(secret)
@@ -152,6 +159,7 @@ func (n *node) defaultCertificate(local netip.Addr) string {
 // node's own copy.
 func (n *node) namedCertificates(name string) []cert.Named {
 	var list []cert.Named
+	var revoked []bool
 	for it, err := range n.shared.replica.Scan(store.KindServerName, name+"/") {
 		if err != nil {
 			return list
@@ -163,6 +171,26 @@ func (n *node) namedCertificates(name string) []cert.Named {
 			continue
 		}
 		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
+		revoked = append(revoked, s.Revoked)
+	}
+	return unrevoked(list, revoked, time.Now())
+}
+
+// unrevoked leaves the certificates that were revoked out where there is another.
+func unrevoked(list []cert.Named, revoked []bool, now time.Time) []cert.Named {
+	if !slices.Contains(revoked, true) {
+		return list
+	}
+	var good []cert.Named
+	valid := false
+	for i := range list {
+		if !revoked[i] {
+			good = append(good, list[i])
+			valid = valid || !now.Before(list[i].NotBefore) && now.Before(list[i].NotAfter)
+		}
+	}
+	if valid {
+		return good
 	}
 	return list
 }
