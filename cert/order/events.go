@@ -35,9 +35,10 @@ const (
 
 const (
 	eventsFor   = 30 * 24 * time.Hour
-	eventsMost  = 10_000
-	eventsSlack = 1000 // more than may come between two looks
+	eventsSlack = 1000 // when so many have come, it is looked again
 )
+
+var eventsMost = 10_000 // a variable for tests
 
 // EventKey is where the keys of events begin that happened at t or later.
 func EventKey(t time.Time) string { return instant(t) }

@@ -256,15 +256,19 @@ func removedFor(c *Certificate, now time.Time) string {
 const (
 	keptEvery = time.Minute
 	tidyEvery = time.Hour
+	trimEvery = 24 * time.Hour // of events, where no thousand has come
 )
 
 // keepHouse lets go what is not needed any more.
 func (i *Issuer) keepHouse(ctx context.Context, fence int64, stop context.CancelCauseFunc) {
-	tidied := time.Now()
+	tidied, trimmed := time.Now(), time.Time{}
 	for ctx.Err() == nil {
 		now := time.Now()
 		i.mu.Lock()
-		trim := i.events >= eventsSlack
+		trim := i.events >= eventsSlack || now.Sub(trimmed) >= trimEvery
+		if trim {
+			i.events, trimmed = 0, now
+		}
 		let := 0
 		for id, h := range i.kept {
 			if !i.used(id) && !i.unreplaced(now, id, h) {
@@ -277,13 +281,11 @@ func (i *Issuer) keepHouse(ctx context.Context, fence int64, stop context.Cancel
 		if let > 0 {
 			i.wake()
 		}
-		if hour := now.Sub(tidied) >= tidyEvery; hour || trim {
-			if hour {
-				tidied = now
-				if i.Tidy != nil {
-					i.Tidy(ctx)
-				}
-			}
+		if i.Tidy != nil && now.Sub(tidied) >= tidyEvery {
+			tidied = now
+			i.Tidy(ctx)
+		}
+		if trim {
 			switch err := i.trimEvents(ctx, fence); {
 			case errors.Is(err, ErrFenced):
 				stop(err)
