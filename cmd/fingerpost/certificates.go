@@ -33,6 +33,7 @@ type certificates struct {
 	issuer *order.Issuer // nil where no CA is set, and on edges
 	store  *certStore    // nil on edges
 	wanted wantedNames   // the issuer's
+	ended  chan struct{} // closed when the issuer has given its lease back; made by run
 	zone   validation
 
 	changed chan struct{} // that those of the store are others
