@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,13 +17,10 @@ import (
 // ask writes down what a person wants, as any node does.
 func (o *office) ask(a Ask) {
 	o.t.Helper()
-	fault := o.fault
-	o.fault = nil
 	fence, _ := o.memory.Acquire(o.t.Context())
-	if err := o.memory.Write(o.t.Context(), fence, a.Record(time.Now())); err != nil {
+	if err := o.memory.apply(fence, []Record{a.Record(time.Now())}); err != nil {
 		o.t.Fatal(err)
 	}
-	o.fault = fault
 }
 
 // eventsOf lists what has happened, of one kind.
@@ -156,7 +154,7 @@ func TestAsksOutliveTheProcess(t *testing.T) {
 // delete is what the API does before it asks for AskGone.
 func (o *office) delete(id string) {
 	fence, _ := o.memory.Acquire(o.t.Context())
-	if err := o.memory.Write(o.t.Context(), fence, Record{Kind: KindCertificate, Key: id}); err != nil {
+	if err := o.memory.apply(fence, []Record{{Kind: KindCertificate, Key: id}}); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -210,15 +208,17 @@ func TestAskWaitsForTheCA(t *testing.T) {
 		t.Run(do, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOffice(t, &testacme.CA{}, "a.example")
-				o.open()
-				time.Sleep(time.Minute)
-				before := o.current("a.example")
+				var down atomic.Bool
 				o.fault = func(what string, _ bool) error {
-					if strings.HasPrefix(what, "POST") || strings.HasPrefix(what, "GET") || strings.HasPrefix(what, "HEAD") {
+					if down.Load() && (strings.HasPrefix(what, "POST") || strings.HasPrefix(what, "GET") || strings.HasPrefix(what, "HEAD")) {
 						return errCut
 					}
 					return nil
 				}
+				o.open()
+				time.Sleep(time.Minute)
+				before := o.current("a.example")
+				down.Store(true)
 				o.ask(Ask{Do: do, Certificate: before.ID})
 				for range 2 {
 					time.Sleep(12 * time.Hour)
@@ -228,7 +228,7 @@ func TestAskWaitsForTheCA(t *testing.T) {
 					o.close()
 					o.open()
 				}
-				o.fault = nil
+				down.Store(false)
 				time.Sleep(12 * time.Hour)
 				if o.memory.Len(KindAsk) != 0 || o.current("a.example").Replaces != before.ID {
 					t.Errorf("%d asks; %+v", o.memory.Len(KindAsk), o.current("a.example"))
