@@ -34,6 +34,7 @@ const (
 	Write    Action = "write"    // change redirects
 	Settings Action = "settings" // change settings of hosts
 	Publish  Action = "publish"  // bring drafts into force, restore, revert, pause
+	Revoke   Action = "revoke"   // have certificates of a team revoked
 	People   Action = "people"   // tokens and roles of a team
 	Govern   Action = "govern"   // everything else: hosts of nobody, *, teams, users, audit
 	Follow   Action = "follow"   // feed and snapshot; for tokens of nodes
@@ -42,7 +43,7 @@ const (
 // needs is the least role for each action, in the team that it is done to.
 // Govern is for the admin of every team alone.
 var needs = map[Action]Role{
-	Read: Viewer, Draft: Editor, Write: Editor, Settings: Publisher, Publish: Publisher, People: Admin, Govern: Admin,
+	Read: Viewer, Draft: Editor, Write: Editor, Settings: Publisher, Publish: Publisher, Revoke: Admin, People: Admin, Govern: Admin,
 }
 
 // The scopes that are no limit to what the role allows, and those that are for

@@ -41,18 +41,14 @@ type Certificates struct {
 }
 
 // Ask is something for the node that orders certificates.
-type Ask struct {
-	Do          string `json:"do"` // one of those below
-	Name        string `json:"name,omitempty"`
-	Certificate string `json:"certificate,omitempty"`
-}
+type Ask = order.Ask
 
 // What can be asked.
 const (
-	AskRequest = "request"  // check Name again and order it, whatever it waits for
-	AskRenew   = "renew"    // begin the renewal of Certificate now
-	AskAddName = "add-name" // order Certificate again with Name
-	AskGone    = "gone"     // Certificate was deleted
+	AskRequest = order.AskRequest
+	AskRenew   = order.AskRenew
+	AskAddName = order.AskAddName
+	AskGone    = order.AskGone
 )
 
 // The status of a certificate, or of a name on its way to one.
@@ -171,6 +167,8 @@ func (c *Certificates) describe(it *store.Item, now time.Time) (CertificateResou
 		if v.Type == fingerpost.Imported {
 			r.NextStep = "import its successor under the same name"
 		}
+	case !v.Revoked.IsZero():
+		describeRevoked(&r, v)
 	case now.Before(v.NotBefore):
 		r.Status, r.Reason = StatusInactive, "it is not valid before "+v.NotBefore.UTC().Format(time.DateOnly)
 	}
@@ -473,6 +471,9 @@ func (s *Server) showRenewal(ctx context.Context, c *Certificates, r *Certificat
 			if r.Status == StatusIssued {
 				r.Status, r.Reason = StatusInactive, "another certificate has taken its place"
 			}
+		}
+		if r.Renewal.Eligible && !known.Revoked.IsZero() {
+			r.Renewal.At = known.Revoked
 		}
 	} else if !errors.Is(err, order.ErrNoRecord) {
 		return err

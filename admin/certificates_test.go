@@ -771,6 +771,13 @@ func TestWhatIsAskedOfTheIssuer(t *testing.T) {
 		{"root", "POST", "certificates/ordered/names", `{"name": "nobody.example"}`, 422, nil, "invalid"},
 		{"root", "POST", "certificates/ordered/names", `{"name": "*"}`, 422, nil, "invalid"},
 		{"publisher-a", "POST", "certificates/ordered/names", `{"name": "b.example"}`, 403, nil, "forbidden"},
+		{"publisher-a", "POST", "certificates/ordered/revoke", "", 403, nil, "forbidden"},
+		{"admin-a", "POST", "certificates/ordered/revoke", "", 202, []Ask{{Do: order.AskRevoke, Certificate: "ordered"}}, ""},
+		{"admin-a", "POST", "certificates/ordered/revoke", `{"reason": "keyCompromise"}`, 202, []Ask{{Do: order.AskRevoke, Certificate: "ordered", Reason: "keyCompromise"}}, ""},
+		{"admin-a", "POST", "certificates/ordered/revoke", `{"reason": "whim"}`, 422, nil, "invalid"},
+		{"admin-a", "POST", "certificates/bought/revoke", `{"reason": "superseded"}`, 200, nil, ""},
+		{"admin-a", "POST", "certificates/bought/revoke", "", 409, nil, "revoked"},
+		{"root", "POST", "certificates/none/revoke", "", 404, nil, "not_found"},
 		{"root", "DELETE", "certificates/ordered", "", 200, []Ask{{Do: AskGone, Certificate: "ordered"}}, ""},
 	} {
 		r := a.do(tt.who, tt.method, tt.path, tt.body)
@@ -782,6 +789,11 @@ func TestWhatIsAskedOfTheIssuer(t *testing.T) {
 				t.Errorf("%s %s: %+v", tt.method, tt.path, p)
 			}
 		}
+	}
+	var bought CertificateResource
+	a.must(&bought, "GET", "certificates/bought", "")
+	if bought.Status != StatusRevoked || !strings.Contains(bought.Reason, "superseded") || !strings.Contains(bought.NextStep, "import its successor") {
+		t.Errorf("an imported one that was revoked: %+v", bought)
 	}
 	a.put("hosts/none.example", `{"team": "a", "certificate": "none"}`)
 	if p := a.do("root", "POST", "hosts/none.example/certificate", "").problem(t); p.Code != "not_automatic" {
@@ -824,6 +836,51 @@ func TestRecordsOfAllDomainsAreExported(t *testing.T) {
 	}
 	a.Certificates.CNAME = nil
 	if p := a.do("root", "GET", "certificates/cnames", "").problem(t); p.Code != "no_validation_zone" || p.Hint == "" {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestEventsOfCertificatesAreListed(t *testing.T) {
+	a := newTestAPI(t)
+	begin := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
+	var records []order.Record
+	for i := range 2500 { // more than is read at once
+		e := order.Event{At: begin.Add(time.Duration(i) * time.Minute), What: order.EventIssued, Names: []string{fmt.Sprint("n", i%2, ".example")}, Certificate: fmt.Sprint("c", i), Team: "a"}
+		if i == 2000 {
+			e.What, e.Replaces, e.Reason = order.EventRefused, "c1", "renew: the DNS is wrong"
+		}
+		value, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, order.Record{Kind: order.KindEvent, Key: order.EventKey(e.At) + "/x", Value: value})
+	}
+	if err := a.Certificates.Storage.Write(t.Context(), 0, records...); err != nil {
+		t.Fatal(err)
+	}
+	list := func(query string) (all []CertificateEvent) {
+		t.Helper()
+		for cursor := ""; ; {
+			var page Page[CertificateEvent]
+			a.must(&page, "GET", "certificates/events?limit=900&"+query+"&cursor="+cursor, "")
+			all = append(all, page.Items...)
+			if cursor = page.Next; cursor == "" {
+				return all
+			}
+		}
+	}
+	all := list("")
+	if len(all) != 2500 || all[0].Certificate != "c0" || all[899].Certificate != "c899" || all[900].Certificate != "c900" || all[2499].Certificate != "c2499" {
+		t.Errorf("%d events", len(all))
+	}
+	for query, want := range map[string]int{
+		"since=2026-11-21T08:00:00Z": 2500 - 24*60, "name=n1.example": 1250, "team=b": 0, "what=refused": 1, "certificate=c1": 2, "what=refused&certificate=c7": 0,
+	} {
+		if got := list(query); len(got) != want {
+			t.Errorf("%s: %d events, want %d", query, len(got), want)
+		}
+	}
+	if p := a.do("root", "GET", "certificates/events?since=yesterday", "").problem(t); p.Status != 422 {
 		t.Errorf("%+v", p)
 	}
 }

@@ -34,6 +34,8 @@ var matrixExamples = map[string]struct{ path, body string }{
 	"GET /certificates/{name}":         {"certificates/ordered", ""},
 	"DELETE /certificates/{name}":      {"certificates/gone", ""},
 	"POST /certificates/{name}/renew":  {"certificates/ordered/renew", ""},
+	"POST /certificates/{name}/revoke": {"certificates/ordered/revoke", "{}"},
+	"GET /certificates/events":         {"certificates/events", ""},
 	"POST /certificates/{name}/names":  {"certificates/ordered/names", `{"name": "new.a.example"}`},
 	"POST /certificates/{name}/export": {"certificates/ordered/export", ""},
 	"GET /redirects":                   {"redirects", ""},
@@ -222,7 +224,7 @@ func matrixWants(name string, action Action, who string) bool {
 	case action == Govern:
 		return who == "root"
 	}
-	return rank >= map[Action]int{Read: 1, Draft: 2, Write: 2, Settings: 3, Publish: 3, People: 4}[action]
+	return rank >= map[Action]int{Read: 1, Draft: 2, Write: 2, Settings: 3, Publish: 3, Revoke: 4, People: 4}[action]
 }
 
 func TestAuthorizeIsClosedToWhatItDoesNotKnow(t *testing.T) {

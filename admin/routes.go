@@ -72,11 +72,13 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 
 	add(s, api, get, "/certificates", Read, "certificates", "List certificates, and names that wait for one", s.listCertificates)
 	add(s, api, get, "/certificates/cnames", Read, "certificates", "Export the records that let domains be validated over DNS", s.exportCNAMEs, cnames)
+	add(s, api, get, "/certificates/events", Read, "certificates", "List what has happened to names and certificates", s.certificateEvents)
 	add(s, api, post, "/certificates/import", Settings, "certificates", "Import a certificate with its key", s.importCertificate)
 	add(s, api, post, "/certificates/csr", Settings, "certificates", "Make a signing request; its key stays here", s.requestSigning)
 	add(s, api, get, "/certificates/{name}", Read, "certificates", "Get a certificate", s.getCertificate)
 	add(s, api, del, "/certificates/{name}", Settings, "certificates", "Delete a certificate that no host needs", s.deleteCertificate)
 	add(s, api, post, "/certificates/{name}/renew", Settings, "certificates", "Renew a certificate now", s.renewCertificate)
+	add(s, api, post, "/certificates/{name}/revoke", Revoke, "certificates", "Have a certificate revoked; another one is ordered", s.revokeCertificate)
 	add(s, api, post, "/certificates/{name}/names", Settings, "certificates", "Order a certificate again with one name more", s.addCertificateName)
 	add(s, api, post, "/certificates/{name}/export", Govern, "certificates", "Export a certificate with its key; it is noted in the audit", s.exportCertificate)
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fingerpost/cert"
+	"fingerpost/cert/order"
 	"fingerpost/internal/testacme"
 )
 

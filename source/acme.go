@@ -113,19 +113,7 @@ func (f *reader) acme(n *node, bad func(field, message, hint string)) (a ACME) {
 	default:
 		bad("acme.preflight", "acme.preflight "+quote(keys.Preflight)+" is unknown", "one of on, off")
 	}
-	if h := keys.DNSHook; h != nil {
-		ok := h.kind == kindList && len(h.items) > 0
-		for i := 0; ok && i < len(h.items); i++ {
-			ok = h.items[i].kind == kindText && (i > 0 || h.items[i].text != "")
-			a.DNSHook = append(a.DNSHook, h.items[i].text)
-		}
-		if !ok {
-			f.fail(h, "bad_value", "acme.dnsHook", "acme.dnsHook is not a list of a program and its arguments", "as in [./dns-hook, example]")
-			a.DNSHook = nil
-		} else if strings.ContainsRune(a.DNSHook[0], '/') { // else it is searched for in PATH
-			a.DNSHook[0] = f.absolute(a.DNSHook[0])
-		}
-	}
+	a.DNSHook = f.command("acme.dnsHook", keys.DNSHook, "[./dns-hook, example]")
 	a.DNSPersist = keys.DNSPersist
 	if a.Private = keys.Private; keys.ValidationZone != "" {
 		name, err := fingerpost.ParseHostPattern(keys.ValidationZone)
@@ -135,6 +123,27 @@ func (f *reader) acme(n *node, bad func(field, message, hint string)) (a ACME) {
 		a.ValidationZone = string(name)
 	}
 	return a
+}
+
+// command reads a program and its first arguments. One with a slash counts from the
+// file, any other is searched for in PATH.
+func (f *reader) command(key string, n *node, example string) (words []string) {
+	if n == nil {
+		return nil
+	}
+	ok := n.kind == kindList && len(n.items) > 0
+	for i := 0; ok && i < len(n.items); i++ {
+		ok = n.items[i].kind == kindText && (i > 0 || n.items[i].text != "")
+		words = append(words, n.items[i].text)
+	}
+	if !ok {
+		f.fail(n, "bad_value", key, key+" is not a list of a program and its arguments", "as in "+example)
+		return nil
+	}
+	if strings.ContainsRune(words[0], '/') {
+		words[0] = f.absolute(words[0])
+	}
+	return words
 }
 
 // resolvers checks the addresses of recursive name servers.

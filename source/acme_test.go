@@ -61,6 +61,9 @@ func TestACMESettingsThatAreWrong(t *testing.T) {
 		{"resolvers: [ns.example]", "is not the address of a name server"},
 		{"certificates: {defaults: {www.example: shop}}", "is not an IP address"},
 		{"{clusterKeyEnv: A, clusterKeyFile: b}", "one of them"},
+		{"{clusterKeyEnv: A, clusterKeyCommand: [b]}", "clusterKeyCommand is not alone"},
+		{"{clusterKeyCommand: b}", "clusterKeyCommand is not a list"},
+		{"{clusterKeyCommand: []}", "clusterKeyCommand is not a list"},
 	} {
 		dir := tree(t, "f.yaml", tt.text+"\n")
 		if _, err := Open(filepath.Join(dir, "f.yaml"), nil); err == nil || !strings.Contains(messages(err), tt.want) {

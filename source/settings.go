@@ -18,25 +18,26 @@ import (
 // Settings are what a configuration file says about its node. What it does not
 // say is the zero value; the defaults are the caller's.
 type Settings struct {
-	Listen          Listen
-	Addresses       []string // this node's public IP addresses
-	Region          string
-	Node            string  // what it is called
-	Role            string  // all, edge or control
-	Data            *string // an absolute path, or "" to keep nothing
-	Store           string  // a DSN: sqlite: with an absolute path, or postgres://
-	Control         Control // what an edge follows
-	CertificatesDir string  // an absolute path, or empty
-	CountryFile     string  // an absolute path, or empty
-	Log             Log
-	Limits          Limits
-	Sources         []Elsewhere // with the defaults that they leave out
-	OIDC            OIDC
-	ACME            ACME
-	Resolvers       []string          // recursive name servers, address:port; none: those of the system
-	ClusterKeyFile  string            // an absolute path, or empty
-	ClusterKeyEnv   string            // the environment variable that holds it, or empty
-	DefaultCerts    map[string]string // by IP address of this node: the certificate for clients that send no server name
+	Listen            Listen
+	Addresses         []string // this node's public IP addresses
+	Region            string
+	Node              string  // what it is called
+	Role              string  // all, edge or control
+	Data              *string // an absolute path, or "" to keep nothing
+	Store             string  // a DSN: sqlite: with an absolute path, or postgres://
+	Control           Control // what an edge follows
+	CertificatesDir   string  // an absolute path, or empty
+	CountryFile       string  // an absolute path, or empty
+	Log               Log
+	Limits            Limits
+	Sources           []Elsewhere // with the defaults that they leave out
+	OIDC              OIDC
+	ACME              ACME
+	Resolvers         []string          // recursive name servers, address:port; none: those of the system
+	ClusterKeyFile    string            // an absolute path, or empty
+	ClusterKeyEnv     string            // the environment variable that holds it, or empty
+	ClusterKeyCommand []string          // the program that prints it and its arguments, or none
+	DefaultCerts      map[string]string // by IP address of this node: the certificate for clients that send no server name
 }
 
 // Listen are the addresses of the listeners, host:port: nil where the file does
@@ -118,9 +119,10 @@ type nodeKeys struct {
 	OIDC    OIDC   `json:"oidc"`
 	ACME    *node  `json:"acme"`
 
-	Resolvers      []string `json:"resolvers"`
-	ClusterKeyFile string   `json:"clusterKeyFile"`
-	ClusterKeyEnv  string   `json:"clusterKeyEnv"`
+	Resolvers         []string `json:"resolvers"`
+	ClusterKeyFile    string   `json:"clusterKeyFile"`
+	ClusterKeyEnv     string   `json:"clusterKeyEnv"`
+	ClusterKeyCommand *node    `json:"clusterKeyCommand"`
 }
 
 // configKeys are all keys of a configuration file.
@@ -204,6 +206,9 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	if keys.ClusterKeyFile != "" && keys.ClusterKeyEnv != "" {
 		bad("clusterKeyFile", "there are clusterKeyFile and clusterKeyEnv", "one of them")
 	}
+	if keys.ClusterKeyCommand != nil && keys.ClusterKeyFile+keys.ClusterKeyEnv != "" {
+		bad("clusterKeyCommand", "clusterKeyCommand is not alone", "one of clusterKeyFile, clusterKeyEnv and clusterKeyCommand")
+	}
 	resolvers, _ := root.find("resolvers")
 	return &Settings{
 		Listen: keys.Listen.Listen, Addresses: keys.Addresses, Region: keys.Region, Log: keys.Log, Limits: keys.Limits,
@@ -215,7 +220,8 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 		ACME:            f.acme(keys.ACME, bad),
 		Resolvers:       f.resolvers(resolvers, keys.Resolvers),
 		ClusterKeyFile:  f.absolute(keys.ClusterKeyFile), ClusterKeyEnv: keys.ClusterKeyEnv,
-		DefaultCerts: keys.Certificates.Defaults,
+		ClusterKeyCommand: f.command("clusterKeyCommand", keys.ClusterKeyCommand, "[./cluster-key, example]"),
+		DefaultCerts:      keys.Certificates.Defaults,
 	}
 }
 

@@ -142,6 +142,7 @@ type ServerName struct {
 	Chain     string `json:"chain"`              // a hash: another chain is another certificate to serve
 	Imported  bool   `json:"imported,omitempty"` // nobody renews it by itself
 	SealedBy  string `json:"sealedBy,omitempty"` // which secret opens the key; see [fingerpost.Certificate.SealedBy]
+	Revoked   bool   `json:"revoked,omitempty"`
 }
 
 // chainHash names a chain shortly.
@@ -178,7 +179,7 @@ func CertificateChanges(before, c *fingerpost.Certificate) ([]Change, error) {
 			return nil, err
 		}
 		changes = append(changes, Change{Op: Put, Item: item})
-		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported, SealedBy: c.SealedBy()})
+		value, err := json.Marshal(ServerName{ECDSA: strings.HasPrefix(c.KeyType, "ECDSA"), NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(), Serial: c.Serial, Chain: chainHash(c.Chain), Imported: c.Type == fingerpost.Imported, SealedBy: c.SealedBy(), Revoked: !c.Revoked.IsZero()})
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"fingerpost/admin"
 	"fingerpost/internal/testca"
@@ -44,6 +45,15 @@ func useCertificates(t *testing.T, c *Client) {
 	}
 	if _, err := c.AddCertificateName(ctx, "shop", "b.example", true); !errors.As(err, &p) || p.Code != "imported" {
 		t.Errorf("added: %v", err)
+	}
+	for e, err := range c.CertificateEvents(ctx, EventFilter{Since: time.Now().Add(-time.Hour), What: "issued"}) {
+		t.Errorf("an event where nothing was ordered: %+v, %v", e, err)
+	}
+	if v, err := c.RevokeCertificate(ctx, "shop", "superseded", "test"); err != nil || v.Status != "revoked" {
+		t.Errorf("revoke: %+v, %v", v, err)
+	}
+	if _, err := c.RevokeCertificate(ctx, "shop", "", ""); !errors.As(err, &p) || p.Code != "revoked" {
+		t.Errorf("revoke again: %v", err)
 	}
 	if out, err := c.ExportCertificate(ctx, "shop"); err != nil || !strings.Contains(out.Key, "PRIVATE KEY") {
 		t.Errorf("exported %d bytes: %v", len(out.Key), err)

@@ -89,8 +89,8 @@ func passes(err error) bool {
 func (i *Issuer) done(ctx context.Context, fence int64, o *Order, stop context.CancelCauseFunc) {
 	now := time.Now()
 	plan := o.Spec.Plan
-	i.records.Lock()
-	defer i.records.Unlock()
+	i.records <- struct{}{}
+	defer func() { <-i.records }()
 	var result planner.Result
 	var records []Record
 	done := past{Plan: plan}
@@ -131,6 +131,7 @@ func (i *Issuer) done(ctx context.Context, fence int64, o *Order, stop context.C
 	}
 	i.planner.Done(now, plan.ID, result)
 	records = append(records, i.stateOf(plan.Names...)...)
+	records = append(records, i.endings(now, o, result)...)
 	i.orders--
 	i.mu.Unlock()
 	i.Log.InfoContext(ctx, "order ended", "order", o.ID, "ca", o.Spec.CA, "kind", plan.Kind, "names", len(plan.Names), "result", o.Outcome.Result, "failed", len(o.Outcome.Failed))
@@ -141,6 +142,38 @@ func (i *Issuer) done(ctx context.Context, fence int64, o *Order, stop context.C
 		stop(err)
 	}
 	i.wake()
+}
+
+// endings are the events of an order's end, and the asks that it ends. The lock is held.
+func (i *Issuer) endings(now time.Time, o *Order, result planner.Result) []Record {
+	plan := &o.Spec.Plan
+	e := Event{Names: plan.Names, CA: o.Spec.CA, Team: plan.Policy.Team}
+	var records []Record
+	switch result.Outcome {
+	case planner.Issued:
+		e.What, e.Certificate, e.Replaces = EventIssued, result.Certificate.ID, plan.Replaces
+		if plan.Replaces != "" {
+			e.What = EventRenewed
+		}
+		return append(i.fulfilled(now, plan), i.event(now, e))
+	case planner.NamesFailed:
+		for _, f := range o.Outcome.Failed {
+			records = append(records, i.event(now, Event{What: EventFailed, Names: []string{f.Name}, CA: e.CA, Team: e.Team, Reason: f.Reason, Hint: f.Hint}))
+		}
+		return records
+	case planner.Limited:
+		e.Reason = e.CA + " takes no more orders of this kind for now"
+		if p := o.Outcome.Problem; p != nil {
+			e.Reason += ": " + p.Detail
+		}
+		if until := result.Limit.Until; !until.IsZero() {
+			e.Hint = "it goes on by itself at " + until.UTC().Format(time.RFC3339)
+		}
+	default:
+		e.Reason, e.Hint = result.Reason, "it is tried again by itself"
+	}
+	e.What = EventOrder
+	return []Record{i.event(now, e)}
 }
 
 // failed is a Failed outcome in the planner's words.

@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	leaseEvery = 10 * time.Second
-	leaseFor   = 30 * time.Second // without a word from the storage we stop: another may have begun
+	// The lease is for 20 seconds. Who has asked for it without an answer stops 5
+	// seconds before another may begin, by clocks that are no further apart. It is no
+	// more than a courtesy to CAs: what a second one writes is refused by the fence.
+	leaseEvery = 5 * time.Second
+	leaseFor   = 15 * time.Second
 	ariEvery   = 12 * time.Hour
 	countsFor  = 8 * 24 * time.Hour // the longest that a CA counts is a week
 	page       = 500
@@ -41,27 +44,40 @@ type Issuer struct {
 	// Persist has the account made before the first pre-flight: the record of
 	// dns-persist-01 names it.
 	Persist bool
-	// Used says whether a certificate is served somewhere, or set in a
-	// configuration: it stays until Used says no and InUse is called. nil: none is.
+	// Used says whether a certificate is set in a configuration: it stays then. It is
+	// asked again each minute. nil: none is.
 	Used func(id string) bool
+	// Tidy is called on becoming the one that orders, and each hour while it lasts;
+	// for what those before have left. nil: nothing.
+	Tidy func(ctx context.Context)
 	// Alarm hears of names whose certificate runs out unless somebody acts.
 	Alarm func(planner.Alarm)
 	// Ended hears of each order that has ended; for metrics.
 	Ended func(ca string, result Result)
 	Log   *slog.Logger
 
-	// records is held from the reading of a certificate's record to the writing of
+	// records holds one from the reading of a certificate's record to the writing of
 	// what follows from it: else one that was deleted meanwhile would come back.
-	records sync.Mutex
+	records chan struct{}
 
 	mu      sync.Mutex       // guards what is below; the planner is not safe by itself
 	planner *planner.Planner // nil while another node orders
 	poke    chan struct{}
 	methods map[string][]string // what the last pre-flight found
 	why     map[string]*Failure
+	asks    map[string]*asked  // by key
+	kept    map[string]holding // certificates that stay though no name needs them, by ID
+	events  int                // since the last look at how many there are
+	askPoke chan struct{}      // holds one
 	dropped []string
 	orders  int
 	checks  int
+}
+
+// holding is a certificate that stays.
+type holding struct {
+	names    []string
+	notAfter time.Time
 }
 
 // Want is a name that needs a certificate.
@@ -76,16 +92,18 @@ type Want struct {
 func (i *Issuer) Run(ctx context.Context) error {
 	i.mu.Lock()
 	if i.poke == nil {
-		i.poke = make(chan struct{}, 1)
+		i.poke, i.askPoke = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
+	i.records = make(chan struct{}, 1)
 	if i.Log == nil {
 		i.Log = slog.New(slog.DiscardHandler)
 	}
 	i.mu.Unlock()
 	for {
-		fence, err := i.Lease.Acquire(ctx)
+		begin := time.Now()
+		fence, err := i.acquire(ctx, begin)
 		if err == nil {
-			err = i.lead(ctx, fence)
+			err = i.lead(ctx, fence, begin)
 		}
 		if ctx.Err() != nil {
 			release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -110,7 +128,7 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // lead orders while the lease is ours.
-func (i *Issuer) lead(ctx context.Context, fence int64) error {
+func (i *Issuer) lead(ctx context.Context, fence int64, since time.Time) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	var tasks sync.WaitGroup
 	defer func() {
@@ -120,8 +138,11 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		i.planner, i.orders, i.checks = nil, 0, 0
 		i.mu.Unlock()
 	}()
-	tasks.Go(func() { i.hold(ctx, fence, stop) })
+	tasks.Go(func() { i.hold(ctx, fence, since, stop) })
 
+	if i.Tidy != nil {
+		i.Tidy(ctx)
+	}
 	resume, err := i.load(ctx, fence)
 	if err != nil {
 		return err
@@ -130,6 +151,8 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		tasks.Go(func() { i.see(ctx, fence, o, stop) })
 	}
 	tasks.Go(func() { i.windows(ctx, fence, stop) })
+	tasks.Go(func() { i.followAsks(ctx, fence, stop) })
+	tasks.Go(func() { i.keepHouse(ctx, fence, stop) })
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -148,24 +171,41 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		for _, p := range work.Orders {
 			tasks.Go(func() { i.begin(ctx, fence, p, stop) })
 		}
+		var gone, events []Record
 		for _, a := range work.Alarms {
+			i.mu.Lock()
+			events = append(events, i.event(now, Event{What: EventExpiring, Names: []string{a.Name}, Certificate: a.Certificate,
+				Reason: "it is valid until " + a.NotAfter.UTC().Format(time.RFC3339) + ", and not renewed: " + a.Reason, Hint: i.hintOf(a.Name)}))
+			i.mu.Unlock()
 			i.Log.ErrorContext(ctx, "a certificate runs out", "name", a.Name, "until", a.NotAfter, "reason", a.Reason)
 			if i.Alarm != nil {
 				i.Alarm(a)
 			}
 		}
-		var gone []Record
 		for _, id := range work.Obsolete {
-			if i.Used != nil && i.Used(id) || i.unreplaced(ctx, id) {
-				i.InUse(id, true)
-				continue
+			c, err := i.stored(ctx, id)
+			if errors.Is(err, ErrNoRecord) {
+				continue // somebody has deleted it
 			}
-			gone = append(gone, Record{Kind: KindCertificate, Key: id})
+			if err != nil { // it can wait
+				c = &Certificate{ID: id, NotAfter: now.Add(tidyEvery)}
+			}
+			i.mu.Lock()
+			h := holding{c.Names, c.NotAfter}
+			keep := err != nil || i.used(id) || i.unreplaced(now, id, h)
+			if keep {
+				i.kept[id] = h
+				i.planner.InUse(id, true)
+			} else {
+				gone = append(gone, Record{Kind: KindCertificate, Key: id})
+				events = append(events, i.event(now, Event{What: EventRemoved, Names: c.Names, Certificate: id, CA: c.CA, Team: c.Policy.Team, Reason: removedFor(c, now)}))
+			}
+			i.mu.Unlock()
 		}
 		for _, name := range dropped {
 			gone = append(gone, Record{Kind: KindName, Key: name})
 		}
-		if err := i.forget(ctx, fence, gone); err != nil {
+		if err := i.forget(ctx, fence, append(gone, events...)); err != nil {
 			return err
 		}
 		wait := 24 * time.Hour
@@ -184,21 +224,78 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 
 // unreplaced reports whether a certificate is valid still and none of its names has
 // another: nobody wants them now. It stays until it is over, since who takes hosts away
-// by mistake will want them back, and the CA counts.
-func (i *Issuer) unreplaced(ctx context.Context, id string) bool {
-	value, err := i.Driver.Storage.Get(ctx, KindCertificate, id)
-	var c Certificate
-	if err != nil || json.Unmarshal(value, &c) != nil || !time.Now().Before(c.NotAfter) {
+// by mistake will want them back, and the CA counts. The lock is held.
+func (i *Issuer) unreplaced(now time.Time, id string, h holding) bool {
+	if !now.Before(h.notAfter) {
 		return false
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, name := range c.Names {
-		if s, ok := i.planner.Status(time.Now(), name); ok && s.Certificate != "" && s.Certificate != id {
-			return false
-		}
+	return !slices.ContainsFunc(h.names, func(name string) bool {
+		s, ok := i.planner.Status(now, name)
+		return ok && s.Certificate != "" && s.Certificate != id
+	})
+}
+
+func (i *Issuer) hintOf(name string) string {
+	if f := i.why[name]; f != nil {
+		return f.Hint
 	}
-	return true
+	return ""
+}
+
+func (i *Issuer) used(id string) bool { return i.Used != nil && i.Used(id) }
+
+func removedFor(c *Certificate, now time.Time) string {
+	if !now.Before(c.NotAfter) {
+		return "it has expired, and nobody needs its names"
+	}
+	return "its names have others"
+}
+
+// How often is looked whether what stays is needed still, and what those before have
+// left.
+const (
+	keptEvery = time.Minute
+	tidyEvery = time.Hour
+	trimEvery = 24 * time.Hour // of events, where no thousand has come
+)
+
+// keepHouse lets go what is not needed any more.
+func (i *Issuer) keepHouse(ctx context.Context, fence int64, stop context.CancelCauseFunc) {
+	tidied, trimmed := time.Now(), time.Time{}
+	for ctx.Err() == nil {
+		now := time.Now()
+		i.mu.Lock()
+		trim := i.events >= eventsSlack || now.Sub(trimmed) >= trimEvery
+		if trim {
+			i.events, trimmed = 0, now
+		}
+		let := 0
+		for id, h := range i.kept {
+			if !i.used(id) && !i.unreplaced(now, id, h) {
+				delete(i.kept, id)
+				i.planner.InUse(id, false)
+				let++
+			}
+		}
+		i.mu.Unlock()
+		if let > 0 {
+			i.wake()
+		}
+		if i.Tidy != nil && now.Sub(tidied) >= tidyEvery {
+			tidied = now
+			i.Tidy(ctx)
+		}
+		if trim {
+			switch err := i.trimEvents(ctx, fence); {
+			case errors.Is(err, ErrFenced):
+				stop(err)
+				return
+			case err != nil && ctx.Err() == nil:
+				i.Log.WarnContext(ctx, "old events are forgotten later", "error", err)
+			}
+		}
+		sleep(ctx, keptEvery)
+	}
 }
 
 func (i *Issuer) parallel() int {
@@ -215,23 +312,33 @@ func (i *Issuer) checksAtOnce() int {
 	return i.Checks
 }
 
-func (i *Issuer) wake() {
+func (i *Issuer) wake() { poke(i.poke) }
+
+func poke(c chan struct{}) {
 	select {
-	case i.poke <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// hold keeps the lease, and stops all once it may be another's.
-func (i *Issuer) hold(ctx context.Context, fence int64, stop context.CancelCauseFunc) {
-	last := time.Now()
+// acquire asks for the lease, for no longer than what was given at since holds.
+func (i *Issuer) acquire(ctx context.Context, since time.Time) (fence int64, err error) {
+	ctx, cancel := context.WithDeadline(ctx, since.Add(leaseFor))
+	defer cancel()
+	return i.Lease.Acquire(ctx)
+}
+
+// hold keeps the lease, and stops all before it may be another's. It counts from when
+// the lease was asked for: the answer may have taken its time.
+func (i *Issuer) hold(ctx context.Context, fence int64, since time.Time, stop context.CancelCauseFunc) {
 	for ctx.Err() == nil {
 		sleep(ctx, leaseEvery)
-		now, err := i.Lease.Acquire(ctx)
+		begin := time.Now()
+		now, err := i.acquire(ctx, since)
 		switch {
 		case err == nil && now == fence:
-			last = time.Now()
-		case err == nil, errors.Is(err, ErrFenced), time.Since(last) > leaseFor:
+			since = begin
+		case err == nil, errors.Is(err, ErrFenced), time.Since(since) >= leaseFor:
 			stop(fmt.Errorf("the lease is lost: %w", ErrFenced))
 			return
 		}
@@ -260,11 +367,15 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 	if v.Methods != nil {
 		i.methods[c.Name] = v.Methods
 	}
-	if v.Failure != nil {
-		i.why[c.Name] = v.Failure
+	var events []Record
+	if f := v.Failure; f != nil {
+		if before := i.why[c.Name]; before == nil || before.Reason != f.Reason { // it is looked at again and again
+			events = append(events, i.event(time.Now(), Event{What: EventFailed, Names: []string{c.Name}, Team: c.Policy.Team, Reason: f.Reason, Hint: f.Hint}))
+		}
+		i.why[c.Name] = f
 	}
 	i.planner.Checked(time.Now(), c.Name, reason)
-	r := i.stateOf(c.Name)
+	r := append(i.stateOf(c.Name), events...)
 	i.mu.Unlock()
 	if err := i.write(ctx, fence, r...); err != nil {
 		stop(err)
@@ -340,14 +451,6 @@ func (i *Issuer) Drop(name string) {
 func (i *Issuer) Rearm(name string) {
 	i.tell(func(p *planner.Planner, now time.Time) error {
 		p.Rearm(now, name)
-		return nil
-	})
-}
-
-// InUse says whether a certificate is served. One in use is never deleted.
-func (i *Issuer) InUse(id string, inUse bool) {
-	i.tell(func(p *planner.Planner, _ time.Time) error {
-		p.InUse(id, inUse)
 		return nil
 	})
 }

@@ -30,6 +30,7 @@ type office struct {
 	refusal *Failure          // what they say of all names
 	checks  int
 	alarms  []planner.Alarm
+	used    map[string]bool
 }
 
 func newOffice(t *testing.T, ca *testacme.CA, names ...string) *office {
@@ -61,6 +62,7 @@ func (o *office) open() {
 			}
 			return Verdict{Methods: []string{DNS01}}
 		},
+		Used:  func(id string) bool { o.mu.Lock(); defer o.mu.Unlock(); return o.used[id] },
 		Alarm: func(a planner.Alarm) { o.mu.Lock(); o.alarms = append(o.alarms, a); o.mu.Unlock() },
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -202,8 +204,10 @@ func TestIssuerRenewsWhenTheCASaysSo(t *testing.T) {
 		before := map[string]bool{}
 		for _, c := range o.certificates() {
 			before[c.ID] = true
-			o.issuer.InUse(c.ID, true)
 		}
+		o.mu.Lock()
+		o.used = before
+		o.mu.Unlock()
 		now.Lock()
 		window = [2]time.Time{time.Now().Add(-time.Hour), time.Now().Add(time.Hour)}
 		now.Unlock()
@@ -229,9 +233,11 @@ func TestIssuerRenewsWhenTheCASaysSo(t *testing.T) {
 			if _, err := o.memory.Get(t.Context(), KindCertificate, id); err != nil {
 				t.Fatalf("a certificate in use is gone: %v", err)
 			}
-			o.issuer.InUse(id, false)
 		}
-		time.Sleep(time.Hour)
+		o.mu.Lock()
+		o.used = nil
+		o.mu.Unlock()
+		time.Sleep(2 * time.Minute)
 		for _, c := range o.certificates() {
 			if before[c.ID] {
 				t.Errorf("%v is replaced and out of use, and still there", c.Names)
@@ -358,7 +364,7 @@ func (h holder) Acquire(context.Context) (int64, error) {
 		h.holder = h.name
 		h.memory.Takeover()
 	}
-	h.expires = time.Now().Add(time.Minute)
+	h.expires = time.Now().Add(20 * time.Second)
 	return h.memory.Acquire(context.Background())
 }
 
@@ -406,6 +412,179 @@ func TestTwoNodesOrderOnce(t *testing.T) {
 		ended.Wait()
 		if o.live() != 10 || o.ca.Orders() != 1 || o.ca.Issued() != 1 || o.ca.Accounts() != 1 {
 			t.Errorf("%d live, %d orders, %d certificates, %d accounts", o.live(), o.ca.Orders(), o.ca.Issued(), o.ca.Accounts())
+		}
+	})
+}
+
+// TestCertificatesStayWhileTheyAreUsed names a certificate in a configuration: it
+// outlives its names' wish for it, and goes a minute after nobody names it any more.
+func TestCertificatesStayWhileTheyAreUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{Lifetime: 5 * 24 * time.Hour}, "a.example", "b.example")
+		o.open()
+		time.Sleep(time.Minute)
+		first := o.current("a.example").ID
+		use := func(id string, used bool) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.used = map[string]bool{id: used}
+		}
+		has := func(id string) bool {
+			_, err := o.memory.Get(t.Context(), KindCertificate, id)
+			return err == nil
+		}
+		use(first, true)
+		o.ask(Ask{Do: AskRenew, Certificate: first})
+		time.Sleep(10 * time.Minute)
+		second := o.current("a.example").ID
+		if second == first || !has(first) {
+			t.Fatalf("renewed: %v; the first, which is named, is there: %v", second != first, has(first))
+		}
+		o.close()
+		o.open() // another leader finds the same
+		time.Sleep(10 * time.Minute)
+		if !has(first) {
+			t.Fatal("a certificate that is named is gone")
+		}
+		use(second, true)
+		time.Sleep(2 * time.Minute)
+		if has(first) {
+			t.Error("nobody names it any more, and it is there")
+		}
+		if found := o.eventsOf(EventRemoved); len(found) != 1 || found[0].Certificate != first {
+			t.Errorf("events: %+v", found)
+		}
+		// Names that nobody wants keep their certificate until it is over: it may have
+		// been a mistake.
+		o.issuer.Drop("a.example")
+		o.issuer.Drop("b.example")
+		use(second, false)
+		time.Sleep(4 * 24 * time.Hour)
+		if !has(second) {
+			t.Error("a certificate that is valid, and the last of its names, is gone")
+		}
+		time.Sleep(24 * time.Hour)
+		if has(second) {
+			t.Error("it has expired, nobody wants its names, and it is there")
+		}
+	})
+}
+
+// TestIssuerRenewsAtOnceWhatTheCAWillRevoke has ARI set a window that is over, as CAs
+// do before they revoke many certificates: each is renewed when that is seen.
+func TestIssuerRenewsAtOnceWhatTheCAWillRevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var revoking atomic.Bool
+		begin := time.Now()
+		ca := &testacme.CA{Window: func() [2]time.Time {
+			if revoking.Load() && time.Since(begin) < 3*24*time.Hour {
+				return [2]time.Time{begin.AddDate(0, 0, 2), begin.AddDate(0, 0, 2).Add(30 * time.Minute)}
+			}
+			return [2]time.Time{begin.AddDate(0, 0, 60), begin.AddDate(0, 0, 62)}
+		}}
+		o := newOffice(t, ca)
+		for i := range 20 {
+			o.wanted = append(o.wanted, Want{Name: fmt.Sprintf("n%02d.example", i), Policy: planner.Policy{Team: fmt.Sprint(i)}})
+		}
+		o.open()
+		time.Sleep(2*24*time.Hour + time.Hour)
+		if o.ca.Issued() != 20 {
+			t.Fatalf("%d certificates before", o.ca.Issued())
+		}
+		revoking.Store(true)
+		said := time.Now()
+		for o.ca.Issued() < 40 && time.Since(said) < 24*time.Hour {
+			time.Sleep(time.Minute)
+		}
+		t.Logf("20 certificates, a window that is over: renewed within %v of the CA's saying so, asked each 6 hours by its Retry-After", time.Since(said))
+		if o.ca.Issued() != 40 || time.Since(said) > 6*time.Hour+10*time.Minute {
+			t.Errorf("%d of 20 renewed after %v", o.ca.Issued()-20, time.Since(said))
+		}
+		if n := len(o.ca.Replaced()); n != 20 {
+			t.Errorf("%d orders say what they replace", n)
+		}
+	})
+}
+
+// stalled is a lease whose storage answers late, or after the caller has given up.
+type stalled struct {
+	Lease
+	stall atomic.Bool
+}
+
+func (s *stalled) Acquire(ctx context.Context) (int64, error) {
+	if s.stall.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return s.Lease.Acquire(ctx)
+}
+
+// TestAStalledStorageMakesNoTwoIssuers has the storage of one node hang: it has
+// stopped when another may begin, and that one begins within half a minute.
+func TestAStalledStorageMakesNoTwoIssuers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{}, many(3)...)
+		lease := &turns{memory: o.memory}
+		ctx, stop := context.WithCancel(context.Background())
+		var ended sync.WaitGroup
+		start := func(l Lease) *Issuer {
+			o.restart()
+			issuer := &Issuer{Driver: o.driver, Lease: l, Log: o.driver.Log, Plan: planner.Config{CAs: []planner.CA{{Name: "test"}}},
+				Wanted: func(context.Context) ([]Want, error) { return o.wanted, nil }}
+			ended.Go(func() { issuer.Run(ctx) })
+			return issuer
+		}
+		leads := func(i *Issuer) bool { return i.Ask(func(*planner.Planner, time.Time) {}) }
+		hanging := &stalled{Lease: holder{lease, "a", new(atomic.Bool)}}
+		first := start(hanging)
+		time.Sleep(time.Second)
+		second := start(holder{lease, "b", new(atomic.Bool)})
+		time.Sleep(time.Minute)
+		hanging.stall.Store(true)
+		begin, stopped := time.Now(), time.Duration(0)
+		for !leads(second) && time.Since(begin) < time.Minute {
+			if stopped == 0 && !leads(first) {
+				stopped = time.Since(begin)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		took := time.Since(begin)
+		t.Logf("the storage of the first hangs: it stops after %v, the other begins after %v", stopped, took)
+		if stopped == 0 || stopped > leaseFor || took > 25*time.Second || leads(first) {
+			t.Errorf("stopped after %v, taken over after %v; the first leads: %v", stopped, took, leads(first))
+		}
+		stop()
+		ended.Wait()
+	})
+}
+
+// TestEventsAreBounded has more happen than is kept.
+func TestEventsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{}, "a.example")
+		defer func(n int) { eventsMost = n }(eventsMost)
+		eventsMost = 200
+		month := time.Now().Add(-eventsFor)
+		records := []Record{record(KindEvent, instant(month.Add(-time.Second))+"/old", Event{What: EventFailed})}
+		for i := range eventsMost + 50 {
+			at := month.Add(time.Hour + time.Duration(i)*time.Second)
+			records = append(records, record(KindEvent, instant(at)+"/x", Event{At: at, What: EventFailed}))
+		}
+		if err := o.memory.Write(t.Context(), 0, records...); err != nil {
+			t.Fatal(err)
+		}
+		o.open()
+		time.Sleep(10 * time.Minute)
+		if n := o.memory.Len(KindEvent); n != eventsMost+1 { // the one that came meanwhile
+			t.Errorf("%d events, want %d", n, eventsMost+1)
+		}
+		if found := o.eventsOf(EventIssued); len(found) != 1 || found[0].Names[0] != "a.example" || found[0].CA != "test" {
+			t.Errorf("the newest: %+v", found)
+		}
+		time.Sleep(25 * time.Hour)
+		if n := o.memory.Len(KindEvent); n != 1 {
+			t.Errorf("%d events a day later, when all others are older than 30 days", n)
 		}
 	})
 }

@@ -34,38 +34,41 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read what CAs have counted: %w", err)
 	}
+	wanted, err := i.Wanted(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the wanted names: %w", err)
+	}
+	kept := map[string]holding{}
 	err = all(ctx, storage, KindCertificate, func(r Record) error {
 		c := new(Certificate)
 		if err := json.Unmarshal(r.Value, c); err != nil {
 			return fmt.Errorf("certificate %s: %w", r.Key, err)
 		}
 		have := c.plan()
-		have.InUse = i.Used != nil && i.Used(c.ID)
+		if have.InUse = i.used(c.ID); have.InUse {
+			kept[c.ID] = holding{c.Names, c.NotAfter}
+		}
 		p.Have(now, have)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the certificates: %w", err)
 	}
-	wanted, err := i.Wanted(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list the wanted names: %w", err)
-	}
 	methods, why := map[string][]string{}, map[string]*Failure{}
-	kept := map[string]NameState{}
+	states := map[string]NameState{}
 	err = all(ctx, storage, KindName, func(r Record) error {
 		var s NameState
 		if err := json.Unmarshal(r.Value, &s); err != nil {
 			return fmt.Errorf("state of %s: %w", r.Key, err)
 		}
-		kept[r.Key] = s
+		states[r.Key] = s
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the states of names: %w", err)
 	}
 	for _, w := range wanted {
-		s := kept[w.Name]
+		s := states[w.Name]
 		s.Name.Name, s.Policy = w.Name, w.Policy
 		if s.Methods != nil {
 			methods[w.Name] = s.Methods
@@ -90,12 +93,24 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the open orders: %w", err)
 	}
+	var asks []Record
+	err = all(ctx, storage, KindAsk, func(r Record) error {
+		asks = append(asks, r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what was asked: %w", err)
+	}
 	if err := i.forget(ctx, fence, stale); err != nil {
 		return nil, err
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.planner, i.methods, i.why, i.orders, i.checks = p, methods, why, len(resume), 0
+	i.kept, i.asks = kept, map[string]*asked{}
+	for _, r := range asks { // before an order that was open ends, which may be what was asked for
+		i.ask(r)
+	}
 	return resume, nil
 }
 
@@ -120,6 +135,10 @@ func all(ctx context.Context, s Storage, kind string, fn func(Record) error) err
 }
 
 func (c *Certificate) plan() planner.Certificate {
+	window := c.Window
+	if !c.Revoked.IsZero() {
+		window = overSince(c.Revoked)
+	}
 	return planner.Certificate{ID: c.ID, Names: c.Names, CA: c.CA, Account: c.Account, Policy: c.Policy,
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Window: c.Window, Replaced: c.Replaced}
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Window: window, Replaced: c.Replaced}
 }

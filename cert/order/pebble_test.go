@@ -455,3 +455,72 @@ func TestPebbleRenewalStorm(t *testing.T) {
 	}
 	t.Logf("%d certificates: first issue %.1f s; renewed on ARI with replaces in %.1f s (%d requests for a new order, 20 %% of nonces refused)", count, first.Seconds(), second.Seconds(), w.proxy.Seen("order-plz")-before)
 }
+
+// TestPebbleRevokes has Pebble revoke by the account's key and by the certificate's
+// own: it says that it did, and another certificate with another key is there.
+func TestPebbleRevokes(t *testing.T) {
+	w := newWorld(t, testacme.PebbleOptions{})
+	for _, tt := range []struct {
+		reason string
+		code   int
+	}{{"", 0}, {"superseded", 4}, {"keyCompromise", 1}} {
+		t.Run("reason "+tt.reason, func(t *testing.T) {
+			name := "n" + tt.reason + ".example.com"
+			w.memory = new(Memory)
+			w.restart()
+			issuer := &Issuer{Driver: w.driver, Lease: w.memory, Log: w.driver.Log, Plan: planner.Config{CAs: []planner.CA{{Name: "test"}}, Window: 10 * time.Millisecond},
+				Wanted: func(context.Context) ([]Want, error) {
+					return []Want{{Name: strings.ToLower(name), Policy: planner.Policy{Profile: "classic"}}}, nil
+				},
+				Check: func(context.Context, Question) Verdict { return Verdict{Methods: []string{HTTP01}} },
+				Used:  func(string) bool { return true }} // so that the revoked one can be looked at
+			ctx, stop := context.WithCancel(t.Context())
+			var ended sync.WaitGroup
+			ended.Go(func() { issuer.Run(ctx) })
+			defer ended.Wait()
+			defer stop()
+			wait := func(count int) (all []Certificate) {
+				for begin := time.Now(); len(all) < count; time.Sleep(50 * time.Millisecond) {
+					if time.Since(begin) > time.Minute {
+						t.Fatalf("%d certificates after a minute", len(all))
+					}
+					records, err := w.memory.Range(ctx, KindCertificate, "", "", 10)
+					if err != nil {
+						t.Fatal(err)
+					}
+					all = nil
+					for _, r := range records {
+						var c Certificate
+						if err := json.Unmarshal(r.Value, &c); err != nil {
+							t.Fatal(err)
+						}
+						all = append(all, c)
+					}
+				}
+				return all
+			}
+			first := wait(1)[0]
+			if err := w.memory.Write(ctx, 0, Ask{Do: AskRevoke, Certificate: first.ID, Reason: tt.reason}.Record(time.Now())); err != nil {
+				t.Fatal(err)
+			}
+			issuer.Asked()
+			var revoked, second Certificate
+			for _, c := range wait(2) {
+				if c.ID == first.ID {
+					revoked = c
+				} else {
+					second = c
+				}
+			}
+			leaf := leafOf(t, first.Chain)
+			status, reason := w.pebble.Status(t, leaf)
+			if status != "Revoked" || reason != tt.code || revoked.Revoked.IsZero() || revoked.RevokedFor != tt.reason || !revoked.Replaced {
+				t.Errorf("Pebble says %s (%d); stored: revoked %v for %q, replaced %v", status, reason, revoked.Revoked, revoked.RevokedFor, revoked.Replaced)
+			}
+			next := leafOf(t, second.Chain)
+			if status, _ := w.pebble.Status(t, next); status != "Valid" || bytes.Equal(next.RawSubjectPublicKeyInfo, leaf.RawSubjectPublicKeyInfo) {
+				t.Errorf("the next one is %s; the same key: %v", status, bytes.Equal(next.RawSubjectPublicKeyInfo, leaf.RawSubjectPublicKeyInfo))
+			}
+		})
+	}
+}

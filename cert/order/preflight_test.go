@@ -89,7 +89,7 @@ func (s *nameServer) answer(w dns.ResponseWriter, q *dns.Msg, tcp bool) {
 
 func (s *nameServer) resolver() *Resolver {
 	_, port, _ := net.SplitHostPort(s.address)
-	return &Resolver{Servers: []string{s.address}, Timeout: 2 * time.Second, Port: port}
+	return &Resolver{Servers: []string{s.address}, Timeout: 2 * time.Second, Port: port, Private: true}
 }
 
 const own = `example.com. NS ns.example.com.
@@ -260,6 +260,37 @@ func TestResolverTriesTheNextServer(t *testing.T) {
 	addrs, err := r.Addresses(t.Context(), "a.example.com")
 	if err != nil || len(addrs) != 1 || addrs[0] != netip.MustParseAddr("192.0.2.1") {
 		t.Errorf("got %v, %v", addrs, err)
+	}
+}
+
+// TestNoStrangersZoneLeadsIntoOurNetwork has zones name inner addresses as those of
+// their servers: nobody asks there, unless private addresses are allowed.
+func TestNoStrangersZoneLeadsIntoOurNetwork(t *testing.T) {
+	s := newNameServer(t,
+		"inner.example. NS ns.inner.example.", "ns.inner.example. A 10.0.0.1", "ns.inner.example. AAAA ::1",
+		"both.example. NS ns.both.example.", "ns.both.example. A 127.0.0.1", "ns.both.example. A 192.0.2.1", "ns.both.example. AAAA fe80::1", "ns.both.example. AAAA ::ffff:169.254.169.254",
+		"_acme-challenge.inner.example. TXT value")
+	r := s.resolver()
+	port := r.Port
+	own := func(name string) string {
+		servers, err := r.Own(t.Context(), name)
+		if err != nil {
+			return err.Error()
+		}
+		return strings.Join(servers, " ")
+	}
+	if got := own("inner.example"); !strings.Contains(got, "10.0.0.1:"+port) || !strings.Contains(got, "[::1]:"+port) {
+		t.Errorf("where private addresses are allowed: %s", got)
+	}
+	r.Private = false
+	if got := own("inner.example"); !strings.Contains(got, "not public") {
+		t.Errorf("inner addresses: %s", got)
+	}
+	if got := own("www.both.example"); got != "192.0.2.1:"+port {
+		t.Errorf("inner addresses beside a public one: %s", got)
+	}
+	if missing, err := r.MissingTXT(t.Context(), "_acme-challenge.inner.example", "value"); missing != "" || err != nil {
+		t.Errorf("the resolvers are asked instead: %q, %v", missing, err)
 	}
 }
 

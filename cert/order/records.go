@@ -15,19 +15,21 @@ import (
 // It is durable, and so on its way to all nodes, before the certificate that it
 // takes the place of can go.
 type Certificate struct {
-	ID        string         `json:"id"`
-	Names     []string       `json:"names"`
-	CA        string         `json:"ca"`
-	Account   string         `json:"account,omitempty"`
-	Policy    planner.Policy `json:"policy"`
-	NotBefore time.Time      `json:"notBefore"`
-	NotAfter  time.Time      `json:"notAfter"`
-	Window    planner.Window `json:"window,omitzero"` // what ARI says
-	Replaces  string         `json:"replaces,omitempty"`
-	Replaced  bool           `json:"replaced,omitempty"`
-	ARI       string         `json:"ari"` // CertID
-	Chain     []byte         `json:"chain"`
-	Key       []byte         `json:"key"` // sealed
+	ID         string         `json:"id"`
+	Names      []string       `json:"names"`
+	CA         string         `json:"ca"`
+	Account    string         `json:"account,omitempty"`
+	Policy     planner.Policy `json:"policy"`
+	NotBefore  time.Time      `json:"notBefore"`
+	NotAfter   time.Time      `json:"notAfter"`
+	Window     planner.Window `json:"window,omitzero"` // what ARI says
+	Replaces   string         `json:"replaces,omitempty"`
+	Replaced   bool           `json:"replaced,omitempty"`
+	Revoked    time.Time      `json:"revoked,omitzero"`
+	RevokedFor string         `json:"revokedFor,omitempty"` // one of [RevocationReasons]
+	ARI        string         `json:"ari"`                  // CertID
+	Chain      []byte         `json:"chain"`
+	Key        []byte         `json:"key"` // sealed
 }
 
 // past is the value of a KindPast record.
@@ -70,9 +72,9 @@ const together = 5
 // forget deletes records that do not depend on each other.
 func (i *Issuer) forget(ctx context.Context, fence int64, records []Record) error {
 	for piece := range slices.Chunk(records, together) {
-		i.records.Lock()
+		i.records <- struct{}{}
 		err := i.write(ctx, fence, piece...)
-		i.records.Unlock()
+		<-i.records
 		if err != nil {
 			return err
 		}

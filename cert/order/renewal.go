@@ -71,7 +71,7 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 		i.Log.ErrorContext(ctx, "a stored certificate cannot be read; its renewal goes by its dates", "certificate", id, "error", err)
 		return i.write(ctx, fence, old)
 	}
-	if c.Replaced || now.After(c.NotAfter) || i.Driver.CAs[c.CA] == nil {
+	if c.Replaced || !c.Revoked.IsZero() || now.After(c.NotAfter) || i.Driver.CAs[c.CA] == nil {
 		return i.write(ctx, fence, old)
 	}
 	window, next, err := i.Driver.CAs[c.CA].Window(ctx, chain[0])
@@ -89,9 +89,10 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 		i.Log.DebugContext(ctx, "no renewal information", "certificate", id, "error", err)
 	}
 	records := []Record{old, {Kind: KindDue, Key: instant(next) + "/" + id, Value: []byte("{}")}}
-	i.records.Lock()
-	defer i.records.Unlock()
-	if err == nil && window != c.Window {
+	i.records <- struct{}{}
+	defer func() { <-i.records }()
+	changed := err == nil && window != c.Window
+	if changed {
 		// The CA has taken its time: it may be gone, or replaced, by now.
 		value, getErr := i.Driver.Storage.Get(ctx, KindCertificate, id)
 		if errors.Is(getErr, ErrNoRecord) {
@@ -104,13 +105,16 @@ func (i *Issuer) window(ctx context.Context, fence int64, key string) error {
 		if getErr != nil {
 			return getErr
 		}
+		if !c.Revoked.IsZero() {
+			return i.write(ctx, fence, old)
+		}
 		c.Window = window
 		records = append(records, record(KindCertificate, id, c))
 	}
 	if err := i.write(ctx, fence, records...); err != nil {
 		return err
 	}
-	if err == nil {
+	if changed {
 		i.mu.Lock()
 		if i.planner != nil {
 			i.planner.Window(time.Now(), id, window)

@@ -19,6 +19,9 @@ type Resolver struct {
 	Servers []string      // addresses with ports, asked one after the other
 	Timeout time.Duration // of one question to one server; 3 s if zero
 	Port    string        // of the domains' own servers; 53 if empty
+	// Private has domains' own servers asked at addresses that are not public, too. A
+	// stranger's zone may name any address as its server's, such as one in our network.
+	Private bool
 }
 
 // errNoName is an answer: there is no such name, or nothing of that kind at it.
@@ -107,14 +110,22 @@ func (r *Resolver) Own(ctx context.Context, name string) ([]string, error) {
 		port = "53"
 	}
 	var servers []string
+	inner := false
 	for _, n := range names {
 		addrs, err := r.Addresses(ctx, n)
 		if err != nil {
 			continue // another one may be found
 		}
 		for _, a := range addrs {
+			if !r.Private && !public(a) {
+				inner = true
+				continue
+			}
 			servers = append(servers, net.JoinHostPort(a.String(), port))
 		}
+	}
+	if len(servers) == 0 && inner {
+		return nil, fmt.Errorf("the name servers of %s have addresses that are not public", name)
 	}
 	if len(servers) == 0 {
 		return nil, fmt.Errorf("the name servers of %s were not found", name)

@@ -18,6 +18,8 @@ const (
 	KindName        = "acme-name"        // key: the name; value: NameState
 	KindDue         = "acme-due"         // key: time, "/", Certificate.ID; when to ask for its renewal information
 	KindPast        = "acme-past"        // key: time, "/", Order.ID; what CAs have counted, for a week
+	KindAsk         = "acme-ask"         // key: time, "/", something random; value: Ask
+	KindEvent       = "acme-event"       // key: time, "/", something random; value: Event
 	KindCertificate = "acme-certificate" // key: Certificate.ID; value: Certificate. To be told to all nodes (a feed item)
 )
 
@@ -44,7 +46,7 @@ var (
 	ErrFenced   = errors.New("another node orders certificates now")
 )
 
-// Lease says who orders: one process of all. It is for a minute at least, and its
+// Lease says who orders: one process of all. It is for 20 seconds at least, and its
 // holder is a process, not a node: one that was started again must have another
 // fence than the one before, which may still be dying.
 type Lease interface {

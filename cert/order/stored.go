@@ -27,6 +27,7 @@ func SplitCertificate(value []byte) (served *fingerpost.Certificate, rest []byte
 	}
 	served.Name, served.Type, served.Key = c.ID, fingerpost.ACME, c.Key
 	served.CA, served.Profile, served.Team = c.CA, c.Policy.Profile, c.Policy.Team
+	served.Revoked, served.RevokedFor = c.Revoked, c.RevokedFor
 	c.Chain, c.Key = nil, nil
 	rest, err = json.Marshal(&c)
 	return served, rest, err

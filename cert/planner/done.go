@@ -385,3 +385,30 @@ func (p *Planner) Renew(now time.Time, id string) error {
 	}
 	return nil
 }
+
+// Renewing is how the renewal of a certificate stands.
+type Renewing struct {
+	Open     bool   // it has begun, whoever wished it
+	Replaced bool   // a certificate was issued in its place
+	Reason   string // what is wrong with a name of it; "" for nothing
+}
+
+// Renewing tells how the renewal of a certificate stands; with a name, one that has
+// that name.
+func (p *Planner) Renewing(id, with string) Renewing {
+	c := p.certs[id]
+	if c == nil {
+		return Renewing{}
+	}
+	r := Renewing{Replaced: c.replaced}
+	if j := c.job; j != nil {
+		r.Open = with == "" || slices.ContainsFunc(j.names, func(n *name) bool { return n.name == with })
+	}
+	for _, n := range c.names {
+		if n.wanted && n.cert == c && n.trouble != nil && n.trouble.reason != "" {
+			r.Reason = n.name + ": " + n.trouble.reason
+			break
+		}
+	}
+	return r
+}

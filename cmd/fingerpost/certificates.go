@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,7 +19,6 @@ import (
 	"fingerpost/cert"
 	"fingerpost/cert/order"
 	"fingerpost/cert/planner"
-	"fingerpost/replica"
 	"fingerpost/source"
 	"fingerpost/store"
 	"fingerpost/zone"
@@ -33,8 +32,8 @@ type certificates struct {
 	served *cert.Served
 	issuer *order.Issuer // nil where no CA is set, and on edges
 	store  *certStore    // nil on edges
-	asked  chan struct{} // something was asked on this node; holds one
 	wanted wantedNames   // the issuer's
+	ended  chan struct{} // closed when the issuer has given its lease back; made by run
 	zone   validation
 
 	changed chan struct{}              // that those of the store are others
@@ -66,7 +65,6 @@ func (n *node) openCertificates() error {
 	if n.shared.db == nil {
 		return nil
 	}
-	c.asked = make(chan struct{}, 1)
 	c.store = &certStore{db: n.shared.db, holder: n.instance}
 	if len(n.settings.ACME.CAs) == 0 {
 		return nil
@@ -89,6 +87,12 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 			return nil, &fingerpost.Error{Code: "bad_cluster_key", Field: "clusterKeyEnv", Message: "the environment variable " + s.ClusterKeyEnv + " of clusterKeyEnv is not set", Hint: "set it to what is in " + clusterKeyFile + " in the data folder of another node"}
 		}
 		file = s.ClusterKeyEnv
+	case len(s.ClusterKeyCommand) > 0:
+		var err error
+		if secret, err = commandSecret(n.life, s.ClusterKeyCommand, keyCommandFor); err != nil {
+			return nil, err
+		}
+		file = "clusterKeyCommand"
 	case s.ClusterKeyFile != "":
 		text, err := os.ReadFile(s.ClusterKeyFile)
 		if err != nil {
@@ -103,7 +107,7 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 		}
 		if made && (n.o.role == roleEdge || strings.HasPrefix(n.o.store, "postgres")) {
 			n.log.Warn("this node has made a key of its own for the private keys of certificates, and opens none that others have sealed", "file", file,
-				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile or clusterKeyEnv")
+				"hint", "give all nodes the same: copy "+clusterKeyFile+" from the data folder of the first, or set clusterKeyFile, clusterKeyEnv or clusterKeyCommand")
 		}
 	}
 	sealer, err := cert.NewSealer(secret)
@@ -156,6 +160,7 @@ func (n *node) defaultCertificate(local netip.Addr) string {
 // node's own copy.
 func (n *node) namedCertificates(name string) []cert.Named {
 	var list []cert.Named
+	var revoked []bool
 	for it, err := range n.shared.replica.Scan(store.KindServerName, name+"/") {
 		if err != nil {
 			return list
@@ -167,6 +172,26 @@ func (n *node) namedCertificates(name string) []cert.Named {
 			continue
 		}
 		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, SealedBy: s.SealedBy, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
+		revoked = append(revoked, s.Revoked)
+	}
+	return unrevoked(list, revoked, time.Now())
+}
+
+// unrevoked leaves the certificates that were revoked out where there is another.
+func unrevoked(list []cert.Named, revoked []bool, now time.Time) []cert.Named {
+	if !slices.Contains(revoked, true) {
+		return list
+	}
+	var good []cert.Named
+	valid := false
+	for i := range list {
+		if !revoked[i] {
+			good = append(good, list[i])
+			valid = valid || !now.Before(list[i].NotBefore) && now.Before(list[i].NotAfter)
+		}
+	}
+	if valid {
+		return good
 	}
 	return list
 }
@@ -206,7 +231,7 @@ func (n *node) openIssuer() error {
 	if err != nil {
 		return err
 	}
-	resolver := &order.Resolver{Servers: servers}
+	resolver := &order.Resolver{Servers: servers, Private: a.Private}
 	solver := &solver{n: n}
 	if solver.provider, err = dnsProvider(a.DNSHook, resolver); err != nil {
 		return err
@@ -239,7 +264,7 @@ func (n *node) openIssuer() error {
 	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
 		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
 	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
-		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Log: n.log}
+		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Tidy: n.tidyChallenges, Log: n.log}
 	n.countOrders()
 	if a.Preflight {
 		c.issuer.Check = check.Check
@@ -342,26 +367,9 @@ func (n *node) runIssuer(ctx context.Context) {
 		return
 	}
 	go n.followWanted(ctx)
-	go n.followAsks(ctx)
 	if err := n.certificates.issuer.Run(ctx); err != nil && ctx.Err() == nil {
 		n.log.Error("certificates are not ordered any more", "err", err)
 	}
-}
-
-// certificateUsed reports whether a certificate is named in a host's settings. What
-// is merely served is not in use in this sense: another is there before it goes, and
-// every node learns of both in that order.
-func (n *node) certificateUsed(id string) bool {
-	for it, err := range n.shared.replica.Scan(replica.KindHost, "") {
-		if err != nil {
-			return true // it stays, then
-		}
-		item := store.Item(*it)
-		if h, err := item.Host(); err == nil && h.Certificate == id {
-			return true
-		}
-	}
-	return false
 }
 
 // certStore is [order.Storage] and [order.Lease] on the store. A certificate is an
@@ -374,7 +382,7 @@ type certStore struct {
 // The lease of whoever orders.
 const (
 	issuerLease    = "certificates"
-	issuerLeaseFor = 60 * time.Second
+	issuerLeaseFor = 20 * time.Second
 )
 
 func (s *certStore) Acquire(ctx context.Context) (int64, error) {
@@ -485,77 +493,14 @@ func (s *certStore) certificate(ctx context.Context, r order.Record) (changes []
 	return changes, rest, err
 }
 
-// kindAsk are the records of what is asked of the node that orders; key: when, and
-// something random.
-const kindAsk = "acme-ask"
-
 // ask writes down what the node that orders has to do. It is done although that
 // node, or this one, dies.
-func (n *node) ask(ctx context.Context, a admin.Ask) error {
-	value, err := json.Marshal(a)
-	if err != nil {
+func (n *node) ask(ctx context.Context, a order.Ask) error {
+	r := a.Record(time.Now())
+	if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: r.Kind, Key: r.Key, Value: r.Value}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
 		return err
 	}
-	key := time.Now().UTC().Format("2006-01-02T15:04:05.000000Z") + "/" + strings.ToLower(rand.Text()[:8])
-	if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindAsk, Key: key, Value: value}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
-		return err
-	}
-	select {
-	case n.certificates.asked <- struct{}{}: // if it is this node, at once
-	default:
-	}
-	return nil
-}
-
-// askEvery is how long it takes at most until another node's wish is seen.
-const askEvery = 2 * time.Second
-
-// followAsks does what was asked, until ctx ends, while this node orders.
-func (n *node) followAsks(ctx context.Context) {
-	for ctx.Err() == nil {
-		if n.certificates.issuer.Ask(func(*planner.Planner, time.Time) {}) {
-			if err := n.answerAsks(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("what was asked about certificates is done later", "err", err)
-			}
-		}
-		select {
-		case <-n.certificates.asked:
-		case <-time.After(askEvery):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (n *node) answerAsks(ctx context.Context) error {
-	list, err := n.shared.db.Records(ctx, kindAsk, "", "", 100)
-	if err != nil {
-		return err
-	}
-	issuer := n.certificates.issuer
-	for _, r := range list {
-		if !issuer.Ask(func(*planner.Planner, time.Time) {}) {
-			return nil // another node orders by now
-		}
-		var a admin.Ask
-		if err := json.Unmarshal(r.Value, &a); err == nil {
-			switch a.Do {
-			case admin.AskRequest:
-				issuer.Rearm(a.Name)
-			case admin.AskRenew:
-				err = issuer.Renew(a.Certificate)
-			case admin.AskAddName:
-				_, err = issuer.AddName(a.Certificate, a.Name, true)
-			case admin.AskGone:
-				issuer.Ask(func(p *planner.Planner, now time.Time) { p.Gone(now, a.Certificate) })
-			}
-			if err != nil { // the one who asked was told what was wrong when they asked
-				n.log.Warn("what was asked about a certificate cannot be done", "do", a.Do, "name", a.Name, "certificate", a.Certificate, "err", err)
-			}
-		}
-		if _, err := n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindAsk, Key: r.Key}}, Actor: store.Actor{Who: "certificates"}}); err != nil {
-			return err
-		}
-	}
+	n.certificates.issuer.Asked() // if it is this node, at once
 	return nil
 }
 

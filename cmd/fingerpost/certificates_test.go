@@ -274,16 +274,6 @@ func TestAnotherClusterKeyIsSaid(t *testing.T) {
 	c.Close()
 }
 
-// until waits for a condition.
-func (r *running) until(what string, holds func() bool) {
-	r.t.Helper()
-	for begin := time.Now(); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
-			r.t.Fatalf("after 20 s: not yet: %s", what)
-		}
-	}
-}
-
 // lockedBuffer is a log that is read while it is written.
 type lockedBuffer struct {
 	mu   sync.Mutex // guards text

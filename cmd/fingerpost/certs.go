@@ -20,8 +20,8 @@ import (
 )
 
 func certsCommand() *cobra.Command {
-	return family("certs", "Look at certificates of a server, request, import, renew and delete them",
-		certsList(), certsGet(), certsRequest(), certsAddName(), certsCSR(), certsImport(), certsRenew(), certsDelete(), certsExport(), certsExportCNAME())
+	return family("certs", "Look at certificates of a server, request, import, renew, revoke and delete them",
+		certsList(), certsGet(), certsRequest(), certsAddName(), certsCSR(), certsImport(), certsRenew(), certsRevoke(), certsEvents(), certsDelete(), certsExport(), certsExportCNAME())
 }
 
 var certColumns = []column[admin.CertificateResource]{

@@ -280,7 +280,7 @@ func (d *doctor) expires(check, of string, at time.Time) {
 
 // resolvers looks which name servers answer, and goes on with those.
 func (d *doctor) resolvers(list []string) {
-	d.resolver = new(order.Resolver)
+	d.resolver = &order.Resolver{Private: d.private}
 	if len(list) == 0 {
 		list = systemResolvers("/etc/resolv.conf")
 	}

@@ -449,7 +449,11 @@ func (n *node) run(ctx context.Context) error {
 	n.watch(watching)
 	go n.tidy(watching, ticks(watching, tidySoon, tidyEvery))
 	go n.rejoin(watching)
-	go n.runIssuer(watching)
+	n.certificates.ended = make(chan struct{})
+	go func() {
+		defer close(n.certificates.ended)
+		n.runIssuer(watching)
+	}()
 	go n.followHeld(watching)
 	n.watchAdminTLS(watching)
 	failed := make(chan error, len(n.listeners))
@@ -540,6 +544,10 @@ func (n *node) stop() error {
 	}
 	err = errors.Join(err, n.adminHTTP.Close())
 	n.admin.Close()
+	select {
+	case <-n.certificates.ended: // it has given its lease back, and another node goes on at once
+	case <-time.After(issuerPatience):
+	}
 	closed := make(chan struct{})
 	go func() {
 		n.close()
@@ -553,6 +561,9 @@ func (n *node) stop() error {
 	n.log.Info("stopped")
 	return err
 }
+
+// issuerPatience bounds the wait for a store that does not take the lease back.
+const issuerPatience = 6 * time.Second
 
 // logPatience bounds the wait for whoever reads the access log, who may be stuck.
 const logPatience = time.Second

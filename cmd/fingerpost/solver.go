@@ -278,24 +278,31 @@ func (n *node) answerHandshake(host string) (*tls.Certificate, error) {
 // staleChallenge is when nobody asks for the answer to a challenge any more.
 const staleChallenge = time.Hour
 
+// tidyChallenges takes back what processes that died have left, in the node that orders.
+func (n *node) tidyChallenges(ctx context.Context) {
+	if err := (&solver{n: n}).removeStale(ctx); err != nil && ctx.Err() == nil {
+		n.log.Warn("old challenges are not removed; it is tried again in an hour", "err", err)
+	}
+}
+
 // removeStale takes back what a process that died has left: the token of a
 // pre-flight, which no journal has. An order that is still open shows its own again.
 func (s *solver) removeStale(ctx context.Context) error {
-	var b store.Batch
+	var stale []store.Change
 	for it, err := range s.n.shared.replica.Scan(store.KindChallenge, "") {
 		if err != nil {
 			return err
 		}
-		if time.Since(it.Since) > staleChallenge && len(b.Changes) < store.MaxChanges {
-			b.Changes = append(b.Changes, store.Change{Op: store.Delete, Item: store.Item{Kind: it.Kind, Key: it.Key, Source: challengeSource}})
+		if time.Since(it.Since) > staleChallenge {
+			stale = append(stale, store.Change{Op: store.Delete, Item: store.Item{Kind: it.Kind, Key: it.Key, Source: challengeSource}})
 		}
 	}
-	if len(b.Changes) == 0 {
-		return nil
+	for changes := range chunks(stale, store.MaxChanges) {
+		if _, err := s.n.shared.db.Commit(ctx, store.Batch{Changes: changes, Actor: store.Actor{Who: challengeSource}}); err != nil {
+			return err
+		}
 	}
-	b.Actor = store.Actor{Who: challengeSource}
-	_, err := s.n.shared.db.Commit(ctx, b)
-	return err
+	return nil
 }
 
 // challengeLabel is the label of a domain in the validation zone; a wildcard has

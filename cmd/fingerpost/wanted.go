@@ -17,26 +17,25 @@ import (
 	"fingerpost/store"
 )
 
-// wantedNames are the names that the issuer of this node was told of.
+// wantedNames are the names that the issuer of this node was told of, and the
+// certificates that hosts name in their settings.
 type wantedNames struct {
-	mu   sync.Mutex // guards told
+	mu   sync.Mutex // guards both
 	told map[string]planner.Policy
+	used map[string]bool
 }
 
 // wantedList is [order.Issuer.Wanted]: every name that is served and needs a
 // certificate from a CA. It is made of the node's own copy. Whoever asks has just
 // become the one that orders.
 func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
-	if err := (&solver{n: n}).removeStale(ctx); err != nil && ctx.Err() == nil {
-		n.log.Warn("old challenges are not removed; it is tried at the next start", "err", err)
-	}
-	names, err := n.wantedNames(ctx)
+	names, used, err := n.wantedNames(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := &n.certificates.wanted
 	w.mu.Lock()
-	w.told = names
+	w.told, w.used = names, used
 	w.mu.Unlock()
 	list := make([]order.Want, 0, len(names))
 	for _, name := range slices.Sorted(maps.Keys(names)) {
@@ -46,9 +45,10 @@ func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
 }
 
 // wantedNames gives the names that need a certificate: of hosts that ask for none or
-// name one, none; of those that are only named in redirects, too.
-func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, error) {
-	names := map[string]planner.Policy{}
+// name one, none; of those that are only named in redirects, too. And the certificates
+// that hosts name.
+func (n *node) wantedNames(ctx context.Context) (names map[string]planner.Policy, used map[string]bool, err error) {
+	names, used = map[string]planner.Policy{}, map[string]bool{}
 	add := func(pattern, team string) {
 		for _, name := range certificateNames(pattern) {
 			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) && !n.imported(name) {
@@ -59,16 +59,19 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 	settled := map[string]bool{} // hosts whose settings say what certificate they have
 	for it, err := range n.shared.replica.Scan(replica.KindHost, "") {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		item := store.Item(*it)
 		h, err := item.Host()
 		if err != nil {
 			continue // it is not served either
 		}
+		auto := h.Certificate == "" || h.Certificate == "auto"
+		if !auto {
+			used[h.Certificate] = true
+		}
 		for _, pattern := range append(append([]string{h.Name}, h.Also...), h.RedirectFrom...) {
-			settled[pattern] = true
-			if h.Certificate == "" || h.Certificate == "auto" {
+			if settled[pattern] = true; auto {
 				add(pattern, h.Team)
 			}
 		}
@@ -76,18 +79,28 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 	last := ""
 	for it, err := range n.shared.replica.Scan(replica.KindRedirect, "") {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if host, _, _ := strings.Cut(it.Key, "/"); host != last {
 			if last = host; !settled[host] {
 				add(host, it.Team)
 			}
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
-	return names, nil
+	return names, used, nil
+}
+
+// certificateUsed reports whether a host names a certificate in its settings, as far as
+// the issuer was told. What is merely served is not in use in this sense: another is
+// there before it goes, and every node learns of both in that order.
+func (n *node) certificateUsed(id string) bool {
+	w := &n.certificates.wanted
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.used[id]
 }
 
 // importedLeft is how long an imported certificate must be valid still to keep a CA's
@@ -102,7 +115,7 @@ func (n *node) imported(name string) bool {
 			return false
 		}
 		item := store.Item(*it)
-		if s, _, err := item.ServerName(); err == nil && s.Imported && s.ECDSA && time.Until(time.Unix(s.NotAfter, 0)) > importedLeft {
+		if s, _, err := item.ServerName(); err == nil && s.Imported && s.ECDSA && !s.Revoked && time.Until(time.Unix(s.NotAfter, 0)) > importedLeft {
 			return true
 		}
 	}
@@ -162,7 +175,7 @@ func (n *node) tellWanted(ctx context.Context) {
 	if !issuer.Ask(func(*planner.Planner, time.Time) {}) {
 		return // another node orders; what is wanted is listed when this one does
 	}
-	now, err := n.wantedNames(ctx)
+	now, used, err := n.wantedNames(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			n.log.Warn("the names that need certificates cannot be listed; it is tried again", "err", err)
@@ -171,7 +184,7 @@ func (n *node) tellWanted(ctx context.Context) {
 	}
 	w.mu.Lock()
 	before := w.told
-	w.told = now
+	w.told, w.used = now, used
 	w.mu.Unlock()
 	for name, policy := range now {
 		if was, ok := before[name]; ok && samePolicy(was, policy) {

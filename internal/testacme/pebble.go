@@ -221,6 +221,24 @@ func (p *Pebble) SetWindow(t testing.TB, certPEM []byte, start, end time.Time) {
 	}
 }
 
+// Status is what Pebble says of a certificate: Valid or Revoked, and why.
+func (p *Pebble) Status(t testing.TB, leaf *x509.Certificate) (status string, reason int) {
+	t.Helper()
+	resp, err := p.client.Get(p.Management + fmt.Sprintf("/cert-status-by-serial/%x", leaf.SerialNumber))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var out struct {
+		Status string
+		Reason int
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Status, out.Reason
+}
+
 // Root gives the PEM of the n-th root that Pebble's certificates end at.
 func (p *Pebble) Root(t testing.TB, n int) []byte {
 	t.Helper()

@@ -8,6 +8,7 @@
 package testacme
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hmac"
@@ -115,6 +116,7 @@ type certificate struct {
 	der      []byte
 	order    *order
 	replaced bool
+	revoked  *int // the reason
 }
 
 const base = "https://ca.test"
@@ -170,6 +172,45 @@ func (c *CA) Replaced() []string {
 		}
 	}
 	return all
+}
+
+// Revoked is the reason that a certificate was revoked for, -1 while it was not.
+func (c *CA) Revoked(leaf *x509.Certificate) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.certs {
+		if bytes.Equal(k.der, leaf.Raw) && k.revoked != nil {
+			return *k.revoked
+		}
+	}
+	return -1
+}
+
+// revoke takes a request of the account that ordered, or one signed with the
+// certificate's own key.
+func (c *CA) revoke(w http.ResponseWriter, h *header, payload []byte, who *account) {
+	var body struct {
+		Certificate string
+		Reason      int
+	}
+	json.Unmarshal(payload, &body)
+	i := slices.IndexFunc(c.certs, func(k *certificate) bool { return bytes.Equal(k.der, decode(body.Certificate)) })
+	if i < 0 {
+		refuse(w, &Problem{Type: "malformed", Detail: "no such certificate", Status: http.StatusNotFound})
+		return
+	}
+	k := c.certs[i]
+	leaf, err := x509.ParseCertificate(k.der)
+	own := err == nil && h.JWK != nil && h.JWK.key().Equal(leaf.PublicKey)
+	switch {
+	case !own && (who == nil || who != k.order.account):
+		refuse(w, &Problem{Type: "unauthorized", Detail: "not your certificate", Status: http.StatusForbidden})
+	case k.revoked != nil:
+		refuse(w, problem("alreadyRevoked", "it is revoked already"))
+	default:
+		k.revoked = &body.Reason
+		w.WriteHeader(http.StatusOK)
+	}
 }
 
 // Forget loses all accounts, as a CA does whose test database is emptied.
@@ -373,6 +414,10 @@ func (c *CA) post(w http.ResponseWriter, r *http.Request, root, head, rest strin
 	}
 	if head == "account" && rest == "" {
 		c.newAccount(w, root, h, payload, who)
+		return
+	}
+	if head == "revoke" {
+		c.revoke(w, &h, payload, who)
 		return
 	}
 	if who == nil {
