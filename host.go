@@ -75,6 +75,19 @@ func (h *Host) Redirects() []Redirect {
 	return rules
 }
 
+// CertificateNames lists the names of the host that certificates can be for.
+func (h *Host) CertificateNames() []string {
+	var names []string
+	for _, list := range [][]string{{h.Name}, h.Also, h.RedirectFrom} {
+		for _, s := range list {
+			if p, err := ParseHostPattern(s); err == nil {
+				names = append(names, p.CertificateNames()...)
+			}
+		}
+	}
+	return names
+}
+
 // FallbackRedirect gives the fallback as a rule for the whole host, or nil.
 func (h *Host) FallbackRedirect() *Redirect {
 	f := h.Fallback

@@ -54,6 +54,21 @@ func (p HostPattern) Match(host string) (sub string, ok bool) {
 	}
 }
 
+// CertificateNames lists the names that stand for p in a certificate: shop.example
+// and *.shop.example for .shop.example. There are none for * and for addresses.
+func (p HostPattern) CertificateNames() []string {
+	switch {
+	case p == "" || p == "*" || p[0] == '[':
+		return nil
+	case p[0] == '.':
+		return []string{string(p[1:]), "*" + string(p)}
+	}
+	if _, err := netip.ParseAddr(string(p)); err == nil {
+		return nil
+	}
+	return []string{string(p)}
+}
+
 // toASCII maps a name to A-labels as a browser does (UTS 46, non-transitional).
 // Hyphens are not checked: hosts like r3---sn.example exist.
 var toASCII = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false),

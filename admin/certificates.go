@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -545,7 +544,7 @@ func (s *Server) usesOf(ctx context.Context, certificate string, names []string,
 		}
 		other := !everyHost && (h.Certificate == "none" || h.Certificate != "" && h.Certificate != "auto" && h.Certificate != certificate)
 		mine := h.Certificate == certificate && certificate != ""
-		for _, name := range hostNames(h) {
+		for _, name := range h.CertificateNames() {
 			if by, ok := coveredBy(wanted, name); ok && !other {
 				used[by] = true
 				uses = append(uses, use{name, h.Name, it.Team})
@@ -616,31 +615,6 @@ func hostsOf(uses []use) []string {
 	}
 	slices.Sort(hosts)
 	return slices.Compact(hosts)
-}
-
-// hostNames lists the names of a host that certificates can be for.
-func hostNames(h *fingerpost.Host) []string {
-	var names []string
-	for _, pattern := range append(append([]string{h.Name}, h.Also...), h.RedirectFrom...) {
-		names = append(names, patternNames(pattern)...)
-	}
-	return names
-}
-
-// patternNames lists the names that stand for a host pattern in a certificate:
-// .shop.example is *.shop.example and shop.example, and * is none.
-func patternNames(pattern string) []string {
-	p, err := fingerpost.ParseHostPattern(pattern)
-	if err != nil || p == "*" || strings.HasPrefix(string(p), "[") {
-		return nil
-	}
-	if _, err := netip.ParseAddr(string(p)); err == nil {
-		return nil
-	}
-	if base, ok := strings.CutPrefix(string(p), "."); ok {
-		return []string{base, "*." + base}
-	}
-	return []string{string(p)}
 }
 
 func setOf(names []string) map[string]bool {

@@ -238,7 +238,7 @@ func (l *lookups) host(ctx context.Context, h *fingerpost.Host) (HostCertificate
 	if r.Certificate == "" {
 		r.Certificate = "auto"
 	}
-	for _, name := range hostNames(h) {
+	for _, name := range h.CertificateNames() {
 		n, err := l.name(ctx, name, h.Certificate)
 		if err != nil {
 			return r, err
@@ -366,7 +366,7 @@ func (s *Server) requestHostCertificate(ctx context.Context, in *HostInput) (*ho
 	if err != nil {
 		return nil, err
 	}
-	switch names := hostNames(h); {
+	switch names := h.CertificateNames(); {
 	case h.Certificate != "" && h.Certificate != "auto":
 		return nil, problem(http.StatusConflict, "not_automatic", "the host "+h.Name+" has certificate: "+h.Certificate, "set its certificate to auto to have one ordered")
 	case len(names) == 0:

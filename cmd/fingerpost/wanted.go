@@ -49,8 +49,8 @@ func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
 // name one, none; of those that are only named in redirects, too.
 func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, error) {
 	names := map[string]planner.Policy{}
-	add := func(pattern, team string) {
-		for _, name := range certificateNames(pattern) {
+	add := func(list []string, team string) {
+		for _, name := range list {
 			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) && !n.imported(name) {
 				names[name] = n.policy(team)
 			}
@@ -68,9 +68,9 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 		}
 		for _, pattern := range append(append([]string{h.Name}, h.Also...), h.RedirectFrom...) {
 			settled[pattern] = true
-			if h.Certificate == "" || h.Certificate == "auto" {
-				add(pattern, h.Team)
-			}
+		}
+		if h.Certificate == "" || h.Certificate == "auto" {
+			add(h.CertificateNames(), h.Team)
 		}
 	}
 	last := ""
@@ -80,7 +80,7 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 		}
 		if host, _, _ := strings.Cut(it.Key, "/"); host != last {
 			if last = host; !settled[host] {
-				add(host, it.Team)
+				add(fingerpost.HostPattern(host).CertificateNames(), it.Team)
 			}
 			if err := ctx.Err(); err != nil {
 				return nil, err
@@ -107,21 +107,6 @@ func (n *node) imported(name string) bool {
 		}
 	}
 	return false
-}
-
-// certificateNames are what a certificate for a host pattern has to name.
-func certificateNames(pattern string) []string {
-	switch p, err := fingerpost.ParseHostPattern(pattern); {
-	case err != nil || p == "*" || strings.HasPrefix(string(p), "["):
-		return nil
-	case strings.HasPrefix(string(p), "."):
-		return []string{string(p[1:]), "*" + string(p)}
-	default:
-		if _, err := netip.ParseAddr(string(p)); err == nil {
-			return nil
-		}
-		return []string{string(p)}
-	}
 }
 
 // policy is how names of a team are ordered.
