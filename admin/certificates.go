@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +33,11 @@ type Certificates struct {
 	Ask func(context.Context, Ask) error
 	// Cost is what it takes of a CA's limits to add a name to a certificate.
 	Cost func(ctx context.Context, certificate, name string) (planner.Cost, error)
+	// Naming finds the hosts that a certificate for names may be served for, by their own
+	// names or further ones, and those whose settings name it: these, and maybe more, as
+	// of all that was committed before. alone are names that only redirects have, where a
+	// wildcard is for them. Nil: all hosts of the store are read.
+	Naming func(ctx context.Context, certificate string, names []string) (hosts []store.Item, alone []string, err error)
 	// Covers reports whether a certificate within its dates is served for a host, be it
 	// of the store or of a folder. Nil for no.
 	Covers func(host string) bool
@@ -85,7 +89,8 @@ type CertificateResource struct {
 	CA        string              `json:"ca,omitempty" doc:"the CA that it was ordered from"`
 	Profile   string              `json:"profile,omitempty" doc:"of the CA"`
 	Renewal   *CertificateRenewal `json:"renewal,omitempty"`
-	InUse     []string            `json:"inUse,omitempty" doc:"the hosts that it is served for; only where one certificate is asked for"`
+	InUse     []string            `json:"inUse,omitempty" doc:"the first hosts that it is served for, 100 at most; only where one certificate is asked for"`
+	InUseBy   int                 `json:"inUseBy,omitempty" doc:"how many hosts it is served for; only where one certificate is asked for"`
 	Request   string              `json:"request,omitempty" doc:"the signing request (PEM) of a certificate that was not imported yet"`
 	Rev       int64               `json:"rev,omitempty" doc:"the revision of its last change; its ETag"`
 	Since     time.Time           `json:"since,omitzero" doc:"when it first appeared"`
@@ -429,6 +434,8 @@ func (s *Server) certificateResource(ctx context.Context, c *Certificates, name 
 		return nil, err
 	}
 	r.InUse = hostsOf(uses)
+	r.InUseBy = len(r.InUse)
+	r.InUse = r.InUse[:min(len(r.InUse), mostHosts)]
 	if v.Type == fingerpost.Imported {
 		r.Renewal = &CertificateRenewal{Reason: "it was imported: import its successor under the same name"}
 		return &r, nil
@@ -522,42 +529,56 @@ func renewAt(r *CertificateResource, w *planner.Window) time.Time {
 	return r.NotAfter.Add(-life / 3)
 }
 
+// mostHosts is how many hosts of a certificate are listed.
+const mostHosts = 100
+
 // A use is a name that a host answers for, and that a certificate is for.
-type use struct{ name, host, team string }
+type use struct {
+	name, host, team string
+	named            bool // the host's settings name the certificate
+}
 
 // usesOf finds the hosts that a certificate for names serves, or that name it; with
-// everyHost also those that want another one, or none. It reads all hosts: names that
-// a host has beside its own are in no index.
+// everyHost also those that want another one, or none.
 func (s *Server) usesOf(ctx context.Context, certificate string, names []string, everyHost bool) ([]use, error) {
+	hosts, alone, err := s.naming(ctx, certificate, names)
+	if err != nil {
+		return nil, err
+	}
 	var uses []use
 	used := map[string]bool{}
 	wanted := setOf(names)
-	_, err := s.Store.Scan(ctx, store.KindHost, func(it *store.Item) error {
-		h := &fingerpost.Host{Name: it.Key}
-		if hasMoreNames(it.Value) {
-			var err error
-			if h, err = it.Host(); err != nil {
-				return err
-			}
-		} else if _, ok := coveredBy(wanted, it.Key); !ok && it.Key[0] != '.' {
-			return nil // most hosts end here
+	for i := range hosts {
+		it := &hosts[i]
+		h, err := it.Host()
+		if err != nil {
+			return nil, err
 		}
-		other := !everyHost && (h.Certificate == "none" || h.Certificate != "" && h.Certificate != "auto" && h.Certificate != certificate)
 		mine := h.Certificate == certificate && certificate != ""
+		if !everyHost && !mine && h.Certificate != "" && h.Certificate != "auto" {
+			continue
+		}
+		served := false
 		for _, name := range h.CertificateNames() {
-			if by, ok := coveredBy(wanted, name); ok && !other {
-				used[by] = true
-				uses = append(uses, use{name, h.Name, it.Team})
-				mine = false
+			if by, ok := coveredBy(wanted, name); ok {
+				used[by], served = true, true
+				uses = append(uses, use{name, h.Name, it.Team, mine})
 			}
 		}
-		if mine {
-			uses = append(uses, use{h.Name, h.Name, it.Team})
+		if mine && !served {
+			uses = append(uses, use{h.Name, h.Name, it.Team, true})
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	}
+	owners := NewOwners(s.Store)
+	for _, name := range alone {
+		team, err := owners.Of(ctx, fingerpost.HostPattern(name))
+		if err != nil {
+			return nil, err
+		}
+		if by, ok := coveredBy(wanted, name); ok {
+			used[by] = true
+			uses = append(uses, use{name: name, host: name, team: team})
+		}
 	}
 	for _, name := range names { // below a wildcard host, or of redirects alone
 		if used[name] {
@@ -574,15 +595,13 @@ func (s *Server) usesOf(ctx context.Context, certificate string, names []string,
 	return uses, nil
 }
 
-// hasMoreNames reports whether the settings of a host may have to do with other names
-// or certificates than its own name says. It is asked of every host there is.
-func hasMoreNames(value []byte) bool {
-	for _, field := range []string{`"also"`, `"redirectFrom"`, `"certificate"`} {
-		if bytes.Contains(value, []byte(field)) {
-			return true
-		}
+// naming is Certificates.Naming, or what stands for it.
+func (s *Server) naming(ctx context.Context, certificate string, names []string) (hosts []store.Item, alone []string, err error) {
+	if s.Certificates != nil && s.Certificates.Naming != nil {
+		return s.Certificates.Naming(ctx, certificate, names)
 	}
-	return false
+	hosts, err = s.Store.List(ctx, store.KindHost, store.Query{})
+	return hosts, nil, err
 }
 
 // servedAs finds what answers for a name that is no host's own: a wildcard host above
@@ -598,14 +617,14 @@ func (s *Server) servedAs(ctx context.Context, name string) (*use, error) {
 			return nil, err
 		}
 		if it != nil {
-			return &use{name, it.Key, it.Team}, nil
+			return &use{name: name, host: it.Key, team: it.Team}, nil
 		}
 	}
 	rules, err := s.Store.List(ctx, store.KindRedirect, store.Query{Prefix: string(pattern) + "/", Limit: 1})
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}
-	return &use{name, name, ""}, nil
+	return &use{name: name, host: name}, nil
 }
 
 func hostsOf(uses []use) []string {

@@ -72,6 +72,15 @@ func (s *Server) openRequest(ctx context.Context, name string) (*openRequest, er
 	return q, json.Unmarshal(record.Value, q)
 }
 
+// ownRequest is the same, if p may change it.
+func (s *Server) ownRequest(ctx context.Context, p *Principal, name string) (*openRequest, error) {
+	q, err := s.openRequest(ctx, name)
+	if err == nil && q != nil {
+		err = authorize(p, Settings, q.Team)
+	}
+	return q, err
+}
+
 func (s *Server) openRequests(ctx context.Context, after string, limit int) (entries []listed, looked int, last string, err error) {
 	from := ""
 	if after != "" {
@@ -278,11 +287,8 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 
 // requestedKey gives the key of an open request, nil if there is none.
 func (s *Server) requestedKey(ctx context.Context, c *Certificates, p *Principal, name string) (*openRequest, crypto.Signer, error) {
-	q, err := s.openRequest(ctx, name)
+	q, err := s.ownRequest(ctx, p, name)
 	if err != nil || q == nil {
-		return nil, nil, err
-	}
-	if err := authorize(p, Settings, q.Team); err != nil {
 		return nil, nil, err
 	}
 	der, err := c.open(name, q.Key)
@@ -410,14 +416,9 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 	} else if before != nil && b.Team == "" {
 		b.Team = before.Team
 	}
-	known, err := s.openRequest(ctx, b.Name)
+	known, err := s.ownRequest(ctx, p, b.Name)
 	if err != nil {
 		return nil, err
-	}
-	if known != nil {
-		if err := authorize(p, Settings, known.Team); err != nil {
-			return nil, err
-		}
 	}
 	team, unused, err := s.mayServe(ctx, p, b.Name, b.Team, names)
 	if err != nil {

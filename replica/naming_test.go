@@ -168,6 +168,9 @@ func BenchmarkNaming(b *testing.B) {
 		}
 		b.ReportMetric(float64(8*len(base.leads.entries))/1e6, "MB")
 	})
+	if _, _, err := r.Naming(Names{Certificate: "none"}); err != nil { // with the index
+		b.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name  string
 		names Names

@@ -574,7 +574,7 @@ func (n *node) cost(_ context.Context, certificate, name string) (planner.Cost, 
 // adminCertificates is what the API knows and has done about certificates.
 func (n *node) adminCertificates() *admin.Certificates {
 	c := &n.certificates
-	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers}
+	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers, Naming: n.naming}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
 			secret := c.sealer.DeriveFirst("validation labels")
