@@ -399,9 +399,14 @@ type certificateOutput struct {
 	Body   CertificateResource
 }
 
+// CertificateOrHostInput names a certificate by itself or by a host.
+type CertificateOrHostInput struct {
+	Name string `path:"name" doc:"of the certificate, as the list has it, or of a host that it is served for"`
+}
+
 // getCertificate gives a certificate; or, under its name, a name that waits for one
 // or a request.
-func (s *Server) getCertificate(ctx context.Context, in *CertificateInput) (*certificateOutput, error) {
+func (s *Server) getCertificate(ctx context.Context, in *CertificateOrHostInput) (*certificateOutput, error) {
 	c, err := s.certificates()
 	if err != nil {
 		return nil, err
@@ -453,11 +458,21 @@ func (s *Server) notIssued(ctx context.Context, c *Certificates, name string) (*
 		return &r, nil
 	}
 	st, err := order.State(ctx, c.Storage, name)
-	if errors.Is(err, order.ErrNoRecord) {
-		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them; of a host, see GET hosts/{host}/certificate")
-	}
-	if err != nil {
+	missing := errors.Is(err, order.ErrNoRecord)
+	switch {
+	case err != nil && !missing:
 		return nil, err
+	case missing || st.Certificate != "": // it may be a host with a certificate
+		live, err := s.newLookups(c).live(ctx, name, "")
+		if err != nil {
+			return nil, err
+		}
+		if live != nil && live.certificate != name {
+			return s.certificateResource(ctx, c, live.certificate)
+		}
+	}
+	if missing {
+		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them; of a host, see GET hosts/{host}/certificate")
 	}
 	r := c.waiting(name, &st)
 	return &r, nil

@@ -37,6 +37,27 @@ var certColumns = []column[admin.CertificateResource]{
 	{"reason", func(c *admin.CertificateResource) string { return c.Reason }},
 }
 
+// certTable is what people see of a list: a line of a hundred characters for each.
+var certTable = []column[admin.CertificateResource]{
+	{"name", func(c *admin.CertificateResource) string { return cut(c.Name, 30) }},
+	{"status", func(c *admin.CertificateResource) string { return c.Status }},
+	{"days", func(c *admin.CertificateResource) string { return daysText(c.DaysLeft) }},
+	{"for", func(c *admin.CertificateResource) string {
+		if c.Reason != "" {
+			return cut(c.Reason, 40)
+		}
+		return cut(namesText(c.Names), 40)
+	}},
+}
+
+// cut shortens a text to so many characters.
+func cut(text string, most int) string {
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
+}
+
 func namesText(names []admin.NameResource) string {
 	var some []string
 	for i := range names {
@@ -73,15 +94,27 @@ var nameColumns = []column[admin.NameResource]{
 
 func certsList() *cobra.Command {
 	var f client.CertificateFilter
-	cmd := &cobra.Command{Use: "list", Short: "List certificates, then names that wait for one, then open requests", Args: exactArgs(0)}
+	cmd := &cobra.Command{Use: "list", Short: "List certificates, then names that wait for one, then open requests", Args: exactArgs(0),
+		Long: `List certificates, then names that wait for one, then open requests. A line says what
+it is for, or why it is not issued; certs get NAME and other formats (-o) say more.`}
 	cmd.Flags().StringVar(&f.Status, "status", "", "only those of this `STATUS`: pending_validation, issued, inactive, expired, validation_timed_out, revoked or failed")
 	cmd.Flags().StringVar(&f.Team, "team", "", "only those of the team `NAME`")
 	cmd.Flags().StringVar(&f.Name, "name", "", "only those for `HOST`, wildcards among them")
-	return remoteVerb(cmd, func(s *session, _ []string) error { return printList(s, s.Certificates(s.ctx, f), certColumns...) })
+	return remoteVerb(cmd, func(s *session, _ []string) error {
+		columns := certColumns
+		if s.format == formatTable {
+			columns = certTable
+		}
+		return printList(s, s.Certificates(s.ctx, f), columns...)
+	})
 }
 
 func certsGet() *cobra.Command {
-	cmd := &cobra.Command{Use: "get NAME", Short: "Show one certificate, the hosts that use it, and how each of its names stands", Args: exactArgs(1)}
+	cmd := &cobra.Command{Use: "get NAME|HOST", Short: "Show one certificate, the hosts that use it, and how each of its names stands", Args: exactArgs(1),
+		Long: `Show one certificate, the hosts that use it, and how each of its names stands: why one
+fails, what is to be done, and when it is tried again. NAME is that of certs list, or a
+host that it is served for.`,
+		Example: "  fingerpost certs get shop.example"}
 	return remoteVerb(cmd, func(s *session, args []string) error {
 		c, err := s.Certificate(s.ctx, args[0])
 		if err != nil {
@@ -246,7 +279,7 @@ func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with 
 func certsAddName() *cobra.Command {
 	var w waitFlags
 	var yes, dryRun bool
-	cmd := &cobra.Command{Use: "add-name CERTIFICATE HOST", Short: "Order a certificate again with one name more; it tells what that costs, and asks", Args: exactArgs(2),
+	cmd := &cobra.Command{Use: "add-name NAME|HOST HOST", Short: "Order a certificate again with one name more; it tells what that costs, and asks", Args: exactArgs(2),
 		Long: `Order a certificate again with one name more. It tells what that costs of the CA's
 limits, and asks. New hosts need nothing of this: they get certificates by themselves,
 and move together when these are renewed, which costs nothing.`}
@@ -258,7 +291,7 @@ and move together when these are renewed, which costs nothing.`}
 		if err != nil {
 			return err
 		}
-		cost, err := s.AddCertificateName(s.ctx, args[0], args[1], true)
+		cost, err := s.AddCertificateName(s.ctx, before.Name, args[1], true)
 		if err != nil {
 			return err
 		}
@@ -269,7 +302,7 @@ and move together when these are renewed, which costs nothing.`}
 		if err := s.confirm(yes, "Order it?"); err != nil {
 			return err
 		}
-		if cost, err = s.AddCertificateName(s.ctx, args[0], args[1], false); err != nil {
+		if cost, err = s.AddCertificateName(s.ctx, before.Name, args[1], false); err != nil {
 			return err
 		}
 		if w.wait {
@@ -402,12 +435,15 @@ name of its own.`,
 
 func certsRenew() *cobra.Command {
 	var w waitFlags
-	cmd := &cobra.Command{Use: "renew NAME", Short: "Renew a certificate now; what is served stays until the new one is there", Args: exactArgs(1),
+	cmd := &cobra.Command{Use: "renew NAME|HOST", Short: "Renew a certificate now; what is served stays until the new one is there", Args: exactArgs(1),
 		Long: `Renew a certificate now, instead of when its CA suggests it. What is served stays until
 the new one is there. It counts against the CA's limits, unless it is due.`}
 	w.register(cmd)
 	return remoteVerb(cmd, func(s *session, args []string) error {
-		c, err := s.RenewCertificate(s.ctx, args[0])
+		c, err := s.Certificate(s.ctx, args[0])
+		if err == nil {
+			c, err = s.RenewCertificate(s.ctx, c.Name)
+		}
 		if err != nil {
 			return err
 		}
@@ -422,7 +458,7 @@ the new one is there. It counts against the CA's limits, unless it is due.`}
 func certsDelete() *cobra.Command {
 	var w client.Write
 	var force, yes bool
-	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a certificate that no host needs, or an open request with its key", Args: exactArgs(1)}
+	cmd := &cobra.Command{Use: "delete NAME|HOST", Short: "Delete a certificate that no host needs, or an open request with its key", Args: exactArgs(1)}
 	cmd.Flags().BoolVar(&force, "force", false, "even if hosts are left without a certificate")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().StringVar(&w.Note, "why", "", "`TEXT` for the audit")
@@ -433,7 +469,11 @@ func certsDelete() *cobra.Command {
 		}
 		s.note("- certificate %s (%s, %s) for %s", c.Name, c.Type, c.Status, namesText(c.Names))
 		if len(c.InUse) > 0 {
-			s.note("  served for %s", strings.Join(c.InUse[:min(10, len(c.InUse))], ", "))
+			text := strings.Join(c.InUse[:min(10, len(c.InUse))], ", ")
+			if c.InUseBy > 10 {
+				text += fmt.Sprintf(" and %d more", c.InUseBy-10)
+			}
+			s.note("  served for %s", text)
 		}
 		if err := s.confirm(yes, "Delete it?"); err != nil {
 			return err
@@ -448,11 +488,15 @@ func certsDelete() *cobra.Command {
 
 func certsExport() *cobra.Command {
 	var out string
-	cmd := &cobra.Command{Use: "export NAME", Short: "Write a certificate with its chain and private key; for the admin, and noted in the audit", Args: exactArgs(1),
+	cmd := &cobra.Command{Use: "export NAME|HOST", Short: "Write a certificate with its chain and private key; for the admin, and noted in the audit", Args: exactArgs(1),
 		Example: "  fingerpost certs export shop --out shop.pem"}
 	cmd.Flags().StringVar(&out, "out", "", "`FILE` to write, for its owner alone to read (default: standard output)")
 	return remoteVerb(cmd, func(s *session, args []string) error {
-		c, err := s.ExportCertificate(s.ctx, args[0])
+		known, err := s.Certificate(s.ctx, args[0])
+		if err != nil {
+			return err
+		}
+		c, err := s.ExportCertificate(s.ctx, known.Name)
 		if err != nil {
 			return err
 		}
