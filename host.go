@@ -80,9 +80,7 @@ func (h *Host) CertificateNames() []string {
 	var names []string
 	for _, list := range [][]string{{h.Name}, h.Also, h.RedirectFrom} {
 		for _, s := range list {
-			if p, err := ParseHostPattern(s); err == nil {
-				names = append(names, p.CertificateNames()...)
-			}
+			names = append(names, CertificateNames(s)...)
 		}
 	}
 	return names

@@ -54,13 +54,15 @@ func (p HostPattern) Match(host string) (sub string, ok bool) {
 	}
 }
 
-// CertificateNames lists the names that stand for p in a certificate: shop.example
-// and *.shop.example for .shop.example. There are none for * and for addresses.
-func (p HostPattern) CertificateNames() []string {
-	switch {
-	case p == "" || p == "*" || p[0] == '[':
+// CertificateNames lists the names that stand for a host pattern in a certificate:
+// shop.example and *.shop.example for .shop.example. There are none for * and for
+// addresses.
+func CertificateNames(pattern string) []string {
+	p, err := ParseHostPattern(pattern)
+	if err != nil || p == "*" || p[0] == '[' {
 		return nil
-	case p[0] == '.':
+	}
+	if p[0] == '.' {
 		return []string{string(p[1:]), "*" + string(p)}
 	}
 	if _, err := netip.ParseAddr(string(p)); err == nil {

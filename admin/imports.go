@@ -401,7 +401,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 			return invalid(Fault{Pointer: fmt.Sprintf("/names/%d", i), Code: "bad_name", Detail: reason, Hint: hint})
 		}
 		pattern, err := fingerpost.ParseHostPattern(text)
-		if err != nil || len(pattern.CertificateNames()) != 1 {
+		if err != nil || len(fingerpost.CertificateNames(string(pattern))) != 1 {
 			return nil, bad(fmt.Sprintf("%.100q is not a name for a certificate", text), "a host name or a wildcard such as *.shop.example")
 		}
 		if f := order.CheckName(string(pattern), true); f != nil {

@@ -126,7 +126,7 @@ func (s *Server) addCertificateName(ctx context.Context, in *addNameInput) (*cos
 	}
 	pattern, err := fingerpost.ParseHostPattern(in.Body.Name)
 	name := string(pattern)
-	if err != nil || len(pattern.CertificateNames()) != 1 {
+	if err != nil || len(fingerpost.CertificateNames(string(pattern))) != 1 {
 		return nil, invalid(Fault{Pointer: "/name", Code: "bad_name", Detail: fmt.Sprintf("%.100q is not a name for a certificate", in.Body.Name), Hint: "a host name or a wildcard such as *.shop.example"})
 	}
 	if slices.Contains(v.Names, name) {
@@ -424,7 +424,7 @@ func (s *Server) eachCNAME(ctx context.Context, c *Certificates, team string, w 
 			return err
 		}
 		if it == nil {
-			for _, name := range host.CertificateNames() {
+			for _, name := range fingerpost.CertificateNames(string(host)) {
 				if err := put(name, string(host), items[0].Team); err != nil {
 					return err
 				}

@@ -561,10 +561,15 @@ func (n *node) answerAsks(ctx context.Context) error {
 }
 
 // cost tells what adding a name to a certificate takes.
-func (n *node) cost(_ context.Context, certificate, name string) (planner.Cost, error) {
-	var cost planner.Cost
-	var err error
-	leads := n.certificates.issuer.Ask(func(p *planner.Planner, now time.Time) { cost, err = p.AddCost(now, certificate, name) })
+func (n *node) cost(ctx context.Context, certificate, name string) (cost planner.Cost, err error) {
+	ask := func() bool {
+		return n.certificates.issuer.Ask(func(p *planner.Planner, now time.Time) { cost, err = p.AddCost(now, certificate, name) })
+	}
+	leads := ask()
+	if e := new(fingerpost.Error); leads && errors.As(err, &e) && e.Code == "not_served" {
+		n.tellWanted(ctx) // its host may have come just now
+		leads = ask()
+	}
 	if !leads {
 		return cost, &fingerpost.Error{Code: "other_node", Message: "another node orders certificates, and knows what it costs", Hint: "ask again there, or in a moment"}
 	}

@@ -186,19 +186,43 @@ func notLive(names []admin.NameResource) string {
 	return strings.Join(parts, "; ")
 }
 
-// host waits until all names of a host have a certificate. What failed before the
-// request counts only if it fails again: first is when.
-func (w *waitFlags) host(s *session, host string) (r admin.HostCertificateResource, err error) {
-	asked := time.Now()
+// takenUp is how long what failed before a request may stand, until that is taken up.
+const takenUp = 10 * time.Second
+
+// asked is when something was asked, and how names stood then: what had failed counts
+// only if it fails again.
+type asked struct {
+	at      time.Time
+	nextTry map[string]time.Time
+}
+
+func askedNow(names []admin.NameResource) asked {
+	a := asked{time.Now(), map[string]time.Time{}}
+	for i := range names {
+		a.nextTry[names[i].Name] = names[i].NextTry
+	}
+	return a
+}
+
+// failed is the error of the first of names that has failed since.
+func (a asked) failed(names []admin.NameResource) error {
+	for i := range names {
+		if n := &names[i]; isFailed(n.Status) && (time.Since(a.at) > takenUp || !n.NextTry.Equal(a.nextTry[n.Name])) {
+			return failedName(n)
+		}
+	}
+	return nil
+}
+
+// host waits until all names of a host, which stood as in before when it was asked for,
+// have a certificate.
+func (w *waitFlags) host(s *session, host string, before asked) (r admin.HostCertificateResource, err error) {
 	err = w.until(s, host, func() (bool, string, error) {
 		if r, err = s.HostCertificate(s.ctx, host); err != nil {
 			return false, "", err
 		}
-		for i := range r.Names {
-			// What stands from before the request is looked at again first.
-			if n := &r.Names[i]; isFailed(n.Status) && (time.Since(asked) > 10*time.Second || n.NextTry.After(asked)) {
-				return false, "", failedName(n)
-			}
+		if err := before.failed(r.Names); err != nil {
+			return false, "", err
 		}
 		if r.Live {
 			return true, host + " is live", nil
@@ -218,16 +242,17 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 	return remoteVerb(cmd, func(s *session, args []string) error {
 		var names []admin.NameResource
 		var results []admin.HostCertificateResource
+		var before []asked
 		for _, host := range args {
 			r, err := s.RequestHostCertificate(s.ctx, host)
 			if err != nil {
 				return err
 			}
-			results = append(results, r)
+			results, before = append(results, r), append(before, askedNow(r.Names))
 		}
 		for i, host := range args {
 			if w.wait {
-				r, err := w.host(s, host)
+				r, err := w.host(s, host, before[i])
 				if err != nil {
 					return err
 				}
@@ -239,9 +264,18 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 	})
 }
 
-// replaced waits until another certificate has taken the place of one.
+// replaced waits until another certificate has taken the place of one; with another
+// name, where there is one.
 func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with string) error {
-	asked := time.Now()
+	var of asked
+	if with != "" {
+		h, err := s.HostCertificate(s.ctx, with)
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		of = askedNow(h.Names)
+	}
+	begun := time.Now()
 	return w.until(s, before.Name, func() (bool, string, error) {
 		now, err := s.Certificate(s.ctx, before.Name)
 		if isMissing(err) {
@@ -256,16 +290,13 @@ func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with 
 		if with != "" {
 			h, err := s.HostCertificate(s.ctx, with)
 			if err == nil {
-				for i := range h.Names {
-					if n := &h.Names[i]; n.Name == with && isFailed(n.Status) && (time.Since(asked) > 10*time.Second || n.NextTry.After(asked)) {
-						return false, "", failedName(n)
-					}
-				}
-			} else if !isMissing(err) {
+				err = of.failed(h.Names)
+			}
+			if err != nil && !isMissing(err) {
 				return false, "", err
 			}
 		}
-		if r := now.Renewal; r != nil && r.Status == "failed" && time.Since(asked) > 10*time.Second {
+		if r := now.Renewal; r != nil && r.Status == "failed" && time.Since(begun) > takenUp {
 			return false, "", &fingerpost.Error{Code: "failed", Message: "the renewal of " + before.Name + " failed: " + r.Reason, Hint: "what is served stays; see fingerpost certs get " + before.Name}
 		}
 		line := "the renewal of " + before.Name + " waits"

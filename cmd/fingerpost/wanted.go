@@ -49,8 +49,8 @@ func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
 // name one, none; of those that are only named in redirects, too.
 func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, error) {
 	names := map[string]planner.Policy{}
-	add := func(list []string, team string) {
-		for _, name := range list {
+	add := func(pattern, team string) {
+		for _, name := range fingerpost.CertificateNames(pattern) {
 			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) && !n.imported(name) {
 				names[name] = n.policy(team)
 			}
@@ -68,9 +68,9 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 		}
 		for _, pattern := range append(append([]string{h.Name}, h.Also...), h.RedirectFrom...) {
 			settled[pattern] = true
-		}
-		if h.Certificate == "" || h.Certificate == "auto" {
-			add(h.CertificateNames(), h.Team)
+			if h.Certificate == "" || h.Certificate == "auto" {
+				add(pattern, h.Team)
+			}
 		}
 	}
 	last := ""
@@ -80,7 +80,7 @@ func (n *node) wantedNames(ctx context.Context) (map[string]planner.Policy, erro
 		}
 		if host, _, _ := strings.Cut(it.Key, "/"); host != last {
 			if last = host; !settled[host] {
-				add(fingerpost.HostPattern(host).CertificateNames(), it.Team)
+				add(host, it.Team)
 			}
 			if err := ctx.Err(); err != nil {
 				return nil, err
