@@ -105,6 +105,9 @@ func ParseHostPattern(s string) (HostPattern, error) {
 	if isPlainName(name) {
 		return HostPattern(s), nil
 	}
+	if strings.Contains(name, "://") {
+		return bad("is a URL", "write the host alone, as in shop.example")
+	}
 	switch i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || strings.ContainsRune("*:@_%\\\"<>", r) }); {
 	case i < 0:
 	case name[i] == '*':

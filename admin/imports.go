@@ -146,6 +146,9 @@ func (s *Server) mayServe(ctx context.Context, p *Principal, certificate, team s
 	}
 	switch {
 	case team != "":
+		if err := s.knownOwner(ctx, team); err != nil {
+			return "", nil, err
+		}
 		return team, unused, authorize(p, Settings, team)
 	case len(teams) > 1:
 		slices.Sort(teams)

@@ -135,6 +135,13 @@ func (w *waitFlags) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&w.timeout, "timeout", 15*time.Minute, "`DURATION` that --wait waits at most")
 }
 
+func (w *waitFlags) check() error {
+	if w.timeout <= 0 {
+		return usage(fmt.Errorf("--timeout %s: it is more than nothing, as in 90s or 15m", w.timeout))
+	}
+	return nil
+}
+
 // certPause is how often --wait looks.
 const certPause = time.Second
 
@@ -240,15 +247,25 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 		Example: "  fingerpost certs request shop.example --wait"}
 	w.register(cmd)
 	return remoteVerb(cmd, func(s *session, args []string) error {
+		if err := w.check(); err != nil {
+			return err
+		}
 		var names []admin.NameResource
 		var results []admin.HostCertificateResource
 		var before []asked
+		for _, host := range args { // nothing is asked for if one of them is not there
+			r, err := s.HostCertificate(s.ctx, host)
+			if err != nil {
+				return err
+			}
+			before = append(before, askedNow(r.Names))
+		}
 		for _, host := range args {
 			r, err := s.RequestHostCertificate(s.ctx, host)
 			if err != nil {
 				return err
 			}
-			results, before = append(results, r), append(before, askedNow(r.Names))
+			results = append(results, r)
 		}
 		for i, host := range args {
 			if w.wait {
@@ -318,6 +335,9 @@ and move together when these are renewed, which costs nothing.`}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it costs")
 	return remoteVerb(cmd, func(s *session, args []string) error {
+		if err := w.check(); err != nil {
+			return err
+		}
 		before, err := s.Certificate(s.ctx, args[0])
 		if err != nil {
 			return err
@@ -390,6 +410,10 @@ server, sealed. The same command again prints the same request.`,
 	})
 }
 
+// mostBundle is how many bytes of a bundle are sent: in base64 they are what the API
+// takes at most.
+const mostBundle = 1_400_000
+
 // readBundle reads files of PEM, in any order, or one PKCS #12 file; - is the input.
 func readBundle(files []string) (string, error) {
 	var all [][]byte
@@ -397,16 +421,19 @@ func readBundle(files []string) (string, error) {
 		var text []byte
 		var err error
 		if file == "-" {
-			text, err = io.ReadAll(io.LimitReader(os.Stdin, 4<<20))
+			text, err = io.ReadAll(io.LimitReader(os.Stdin, mostBundle+1))
 		} else {
 			text, err = os.ReadFile(file)
 		}
 		if err != nil {
 			return "", fileError(file, "read", err)
 		}
+		if len(text) > mostBundle {
+			return "", &fingerpost.Error{Code: "bad_file", Message: "this is too large for a certificate with its chain", Hint: "give the certificate, its chain and its key alone", At: fingerpost.Position{File: file}}
+		}
 		if !bytes.Contains(text, []byte("-----BEGIN ")) {
 			if len(files) > 1 {
-				return "", &fingerpost.Error{Code: "bad_file", Message: "this is not PEM, and stands beside other files", Hint: "give one PKCS #12 file alone, or PEM files", At: fingerpost.Position{File: file}}
+				return "", &fingerpost.Error{Code: "bad_file", Message: "this is not PEM, and stands beside other files", Hint: "give one PKCS #12 file alone, or PEM files, which are plain text (UTF-8)", At: fingerpost.Position{File: file}}
 			}
 			return base64.StdEncoding.EncodeToString(text), nil
 		}
@@ -471,6 +498,9 @@ func certsRenew() *cobra.Command {
 the new one is there. It counts against the CA's limits, unless it is due.`}
 	w.register(cmd)
 	return remoteVerb(cmd, func(s *session, args []string) error {
+		if err := w.check(); err != nil {
+			return err
+		}
 		c, err := s.Certificate(s.ctx, args[0])
 		if err == nil {
 			c, err = s.RenewCertificate(s.ctx, c.Name)
