@@ -286,8 +286,15 @@ func (n *node) unchecked(q order.Question, provider bool) order.Verdict {
 // 0 for the usual port: behind a mapping of ports it is what visitors see that
 // counts, so only loopback addresses, in tests and demos, have another.
 func (n *node) challengePort(name, flag string, configured []string) int {
-	for _, addr := range n.addresses(name, flag, configured) {
-		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() && n.settings.ACME.Private {
+	if !n.settings.ACME.Private {
+		return 0
+	}
+	return loopbackPort(n.addresses(name, flag, configured))
+}
+
+func loopbackPort(addrs []string) int {
+	for _, addr := range addrs {
+		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() {
 			return int(at.Port())
 		}
 	}

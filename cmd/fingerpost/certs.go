@@ -145,22 +145,28 @@ func (w *waitFlags) check() error {
 // certPause is how often --wait looks.
 const certPause = time.Second
 
+// stage is how far something is.
+type stage struct {
+	done       bool
+	line, next string // where it is, and what comes next, for people
+}
+
 // until calls look until it is done, and tells people what it says whenever that is
 // something else.
-func (w *waitFlags) until(s *session, what string, look func() (done bool, line string, err error)) error {
+func (w *waitFlags) until(s *session, what string, look func() (stage, error)) error {
 	end := time.NewTimer(w.timeout)
 	defer end.Stop()
 	said := ""
 	for {
-		done, line, err := look()
+		now, err := look()
 		if err != nil {
 			return err
 		}
-		if line != said && line != "" {
-			s.note("%s", printable(line))
-			said = line
+		if now.line != said && now.line != "" {
+			s.note("%s", printable(now.line))
+			said = now.line
 		}
-		if done {
+		if now.done {
 			return nil
 		}
 		select {
@@ -168,7 +174,7 @@ func (w *waitFlags) until(s *session, what string, look func() (done bool, line 
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		case <-end.C:
-			return &fingerpost.Error{Code: "not_live", Message: fmt.Sprintf("%s is not live after %s: %s", what, w.timeout, cmp.Or(said, "nothing has happened")), Hint: "it goes on by itself; fingerpost certs list shows how far it is"}
+			return &fingerpost.Error{Code: "not_live", Message: fmt.Sprintf("%s is not live after %s: %s", what, w.timeout, cmp.Or(said, "nothing has happened")), Hint: cmp.Or(now.next, "it goes on by itself; fingerpost certs list shows how far it is")}
 		}
 	}
 }
@@ -182,15 +188,17 @@ func isFailed(status string) bool {
 	return status == admin.StatusFailed || status == admin.StatusTimedOut || status == admin.StatusInactive
 }
 
-// notLive says in one line how names stand that are not live.
-func notLive(names []admin.NameResource) string {
+// notLive says in one line how names stand that are not live, and what comes next for
+// the first of them.
+func notLive(names []admin.NameResource) stage {
 	var parts []string
+	next := ""
 	for i := range names {
 		if n := &names[i]; n.Status != admin.StatusIssued {
-			parts = append(parts, n.Name+": "+n.Reason)
+			parts, next = append(parts, n.Name+": "+n.Reason), cmp.Or(next, n.NextStep)
 		}
 	}
-	return strings.Join(parts, "; ")
+	return stage{line: strings.Join(parts, "; "), next: next}
 }
 
 // takenUp is how long what failed before a request may stand, until that is taken up.
@@ -224,17 +232,14 @@ func (a asked) failed(names []admin.NameResource) error {
 // host waits until all names of a host, which stood as in before when it was asked for,
 // have a certificate.
 func (w *waitFlags) host(s *session, host string, before asked) (r admin.HostCertificateResource, err error) {
-	err = w.until(s, host, func() (bool, string, error) {
-		if r, err = s.HostCertificate(s.ctx, host); err != nil {
-			return false, "", err
+	err = w.until(s, host, func() (stage, error) {
+		if r, err = s.HostCertificate(s.ctx, host); err == nil {
+			err = before.failed(r.Names)
 		}
-		if err := before.failed(r.Names); err != nil {
-			return false, "", err
+		if err == nil && r.Live {
+			return stage{done: true, line: host + " is live"}, nil
 		}
-		if r.Live {
-			return true, host + " is live", nil
-		}
-		return false, notLive(r.Names), nil
+		return notLive(r.Names), err
 	})
 	return r, err
 }
@@ -293,16 +298,13 @@ func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with 
 		of = askedNow(h.Names)
 	}
 	begun := time.Now()
-	return w.until(s, before.Name, func() (bool, string, error) {
-		now, err := s.Certificate(s.ctx, before.Name)
-		if isMissing(err) {
-			return true, before.Name + " is replaced", nil
+	return w.until(s, before.Name, func() (now stage, err error) {
+		c, err := s.Certificate(s.ctx, before.Name)
+		if isMissing(err) || err == nil && (c.Serial != before.Serial || c.Status == admin.StatusInactive) {
+			return stage{done: true, line: before.Name + " is replaced"}, nil
 		}
 		if err != nil {
-			return false, "", err
-		}
-		if now.Serial != before.Serial || now.Status == admin.StatusInactive {
-			return true, before.Name + " is replaced", nil
+			return now, err
 		}
 		if with != "" {
 			h, err := s.HostCertificate(s.ctx, with)
@@ -310,17 +312,17 @@ func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with 
 				err = of.failed(h.Names)
 			}
 			if err != nil && !isMissing(err) {
-				return false, "", err
+				return now, err
 			}
 		}
-		if r := now.Renewal; r != nil && r.Status == "failed" && time.Since(begun) > takenUp {
-			return false, "", &fingerpost.Error{Code: "failed", Message: "the renewal of " + before.Name + " failed: " + r.Reason, Hint: "what is served stays; see fingerpost certs get " + before.Name}
+		now.line = "the renewal of " + before.Name + " waits"
+		if r := c.Renewal; r != nil {
+			if r.Status == "failed" && time.Since(begun) > takenUp {
+				return now, &fingerpost.Error{Code: "failed", Message: "the renewal of " + before.Name + " failed: " + r.Reason, Hint: "what is served stays; see fingerpost certs get " + before.Name}
+			}
+			now.line = before.Name + ": " + strings.TrimSpace(r.Status+" "+r.Reason)
 		}
-		line := "the renewal of " + before.Name + " waits"
-		if now.Renewal != nil {
-			line = before.Name + ": " + strings.TrimSpace(now.Renewal.Status+" "+now.Renewal.Reason)
-		}
-		return false, line, nil
+		return now, nil
 	})
 }
 
