@@ -46,8 +46,25 @@ var certTable = []column[admin.CertificateResource]{
 		if c.Reason != "" {
 			return cut(c.Reason, 40)
 		}
-		return cut(namesText(c.Names), 40)
+		return shortNames(c.Names, 40)
 	}},
+}
+
+// shortNames lists as many names as fit into so many characters, and counts the rest.
+func shortNames(names []admin.NameResource, most int) string {
+	text := ""
+	for i := range names {
+		next, rest := strings.TrimPrefix(text+" "+names[i].Name, " "), ""
+		if left := len(names) - i - 1; left > 0 {
+			rest = fmt.Sprintf(" +%d", left)
+		}
+		if i > 0 && len(next)+len(rest) > most {
+			rest = fmt.Sprintf(" +%d", len(names)-i)
+			return cut(text, most-len(rest)) + rest
+		}
+		text = next
+	}
+	return cut(text, most)
 }
 
 // cut shortens a text to so many characters.

@@ -57,6 +57,9 @@ func TestHostsOfACertificateAreFound(t *testing.T) {
 
 // TestTenThousandCertificatesAreListed prints how long it takes.
 func TestTenThousandCertificatesAreListed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
 	const count = 10_000
 	r := startNode(t, t.TempDir(), nil)
 	one := r.issued("x", 1, "a.example")
@@ -102,5 +105,25 @@ func TestTenThousandCertificatesAreListed(t *testing.T) {
 		t.Errorf("expired:\n%.500s", expired)
 	}
 	t.Logf("%d certificates listed as a table in %s, as JSON in %s, the expired ones of them in %s", count, table.Round(time.Millisecond), asJSON.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
-	t.Log("\n" + strings.Join(lines[:4], "\n"))
+}
+
+func TestNamesAreShortened(t *testing.T) {
+	for _, tt := range []struct{ names, want string }{
+		{"", ""},
+		{"a.example", "a.example"},
+		{"a.example b.example", "a.example b.example"},
+		{"a.example b.example c.example d.example", "a.example +3"},
+		{"a.example b.example c.ex", "a.example +2"},
+		{"a.example b", "a.example b"},
+		{"a-long-name.shop.example", "a-long-name.shop.ex…"},
+		{"a-long-name.shop.example b.example", "a-long-name.shop… +1"},
+	} {
+		var names []admin.NameResource
+		for name := range strings.FieldsSeq(tt.names) {
+			names = append(names, admin.NameResource{Name: name})
+		}
+		if got := shortNames(names, 20); got != tt.want || utf8.RuneCountInString(got) > 20 {
+			t.Errorf("%s: %q, want %q", tt.names, got, tt.want)
+		}
+	}
 }
