@@ -4,10 +4,10 @@
 //
 // It knows what an operator knows: the command line, files, ports, signals and
 // what the documentation promises. It imports nothing that the program is made
-// of, but to open what was sealed; certificates
-// come from internal/testca and, where a CA is asked for them, from Pebble
-// (internal/testacme), databases from internal/testpg, cut connections from
-// internal/faults. README.md tells how to write a script.
+// of, but to open what was sealed; certificates come from internal/testca and, where
+// a CA is asked for them, from Pebble (internal/testacme), databases from
+// internal/testpg, cut connections from internal/faults. README.md tells how to
+// write a script.
 //
 // Start reading at [TestScripts] and its list of commands. Those that ask are in
 // visit_test.go and raw_test.go, the server is in serve_test.go, what changes
