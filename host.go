@@ -75,6 +75,17 @@ func (h *Host) Redirects() []Redirect {
 	return rules
 }
 
+// CertificateNames lists the names of the host that certificates can be for.
+func (h *Host) CertificateNames() []string {
+	var names []string
+	for _, list := range [][]string{{h.Name}, h.Also, h.RedirectFrom} {
+		for _, s := range list {
+			names = append(names, CertificateNames(s)...)
+		}
+	}
+	return names
+}
+
 // FallbackRedirect gives the fallback as a rule for the whole host, or nil.
 func (h *Host) FallbackRedirect() *Redirect {
 	f := h.Fallback

@@ -3,6 +3,7 @@ package fingerpost
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -113,6 +114,22 @@ func TestHostStandsForRules(t *testing.T) {
 	} {
 		if got := (&Host{Name: "a", Fallback: tt.f}).FallbackRedirect(); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%+v: %+v", tt.f, got)
+		}
+	}
+}
+
+func TestCertificateNamesOfAHost(t *testing.T) {
+	for _, tt := range []struct {
+		host Host
+		want string
+	}{
+		{Host{Name: "shop.example"}, "shop.example"},
+		{Host{Name: "Bücher.example", Also: []string{"www.shop.example."}}, "xn--bcher-kva.example www.shop.example"},
+		{Host{Name: "*.shop.example", RedirectFrom: []string{".old.example"}}, "*.shop.example old.example *.old.example"},
+		{Host{Name: "*", Also: []string{"192.0.2.1", "[2001:db8::1]", "no name"}}, ""},
+	} {
+		if got := strings.Join(tt.host.CertificateNames(), " "); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.host, got, tt.want)
 		}
 	}
 }

@@ -54,6 +54,23 @@ func (p HostPattern) Match(host string) (sub string, ok bool) {
 	}
 }
 
+// CertificateNames lists the names that stand for a host pattern in a certificate:
+// shop.example and *.shop.example for .shop.example. There are none for * and for
+// addresses.
+func CertificateNames(pattern string) []string {
+	p, err := ParseHostPattern(pattern)
+	if err != nil || p == "*" || p[0] == '[' {
+		return nil
+	}
+	if p[0] == '.' {
+		return []string{string(p[1:]), "*" + string(p)}
+	}
+	if _, err := netip.ParseAddr(string(p)); err == nil {
+		return nil
+	}
+	return []string{string(p)}
+}
+
 // toASCII maps a name to A-labels as a browser does (UTS 46, non-transitional).
 // Hyphens are not checked: hosts like r3---sn.example exist.
 var toASCII = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false),
@@ -87,6 +104,9 @@ func ParseHostPattern(s string) (HostPattern, error) {
 	}
 	if isPlainName(name) {
 		return HostPattern(s), nil
+	}
+	if strings.Contains(name, "://") {
+		return bad("is a URL", "write the host alone, as in shop.example")
 	}
 	switch i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || strings.ContainsRune("*:@_%\\\"<>", r) }); {
 	case i < 0:

@@ -60,6 +60,7 @@ func TestHostPatternIsRefused(t *testing.T) {
 	tests := []struct{ in, message, hint string }{
 		{"", "the host is missing", "write the host first, for example example.com/path, or * for every host"},
 		{"example.com:80", `host "example.com:80" has a port`, hintPort},
+		{"https://a.example/", `host "https://a.example/" is a URL`, "write the host alone, as in shop.example"},
 		{"2001:db8::1", `host "2001:db8::1" has a port`, hintPort},
 		{"[::1]:80", `host "[::1]:80" has a port`, "remove it: a rule holds for every port"},
 		{"[::1", `bad host "[::1"`, ""},

@@ -1,13 +1,11 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +33,11 @@ type Certificates struct {
 	Ask func(context.Context, Ask) error
 	// Cost is what it takes of a CA's limits to add a name to a certificate.
 	Cost func(ctx context.Context, certificate, name string) (planner.Cost, error)
+	// Naming finds the hosts that a certificate for names may be served for, by their own
+	// names or further ones, and those whose settings name it: these, and maybe more, as
+	// of all that was committed before. alone are names that only redirects have, where a
+	// wildcard is for them. Nil: all hosts of the store are read.
+	Naming func(ctx context.Context, certificate string, names []string) (hosts []store.Item, alone []string, err error)
 	// Covers reports whether a certificate within its dates is served for a host, be it
 	// of the store or of a folder. Nil for no.
 	Covers func(host string) bool
@@ -82,7 +85,8 @@ type CertificateResource struct {
 	CA        string              `json:"ca,omitempty" doc:"the CA that it was ordered from"`
 	Profile   string              `json:"profile,omitempty" doc:"of the CA"`
 	Renewal   *CertificateRenewal `json:"renewal,omitempty"`
-	InUse     []string            `json:"inUse,omitempty" doc:"the hosts that it is served for; only where one certificate is asked for"`
+	InUse     []string            `json:"inUse,omitempty" doc:"the first hosts that it is served for, 100 at most; only where one certificate is asked for"`
+	InUseBy   int                 `json:"inUseBy,omitempty" doc:"how many hosts it is served for; only where one certificate is asked for"`
 	Request   string              `json:"request,omitempty" doc:"the signing request (PEM) of a certificate that was not imported yet"`
 	Rev       int64               `json:"rev,omitempty" doc:"the revision of its last change; its ETag"`
 	Since     time.Time           `json:"since,omitzero" doc:"when it first appeared"`
@@ -393,9 +397,14 @@ type certificateOutput struct {
 	Body   CertificateResource
 }
 
+// CertificateOrHostInput names a certificate by itself or by a host.
+type CertificateOrHostInput struct {
+	Name string `path:"name" doc:"of the certificate, as the list has it, or of a host that it is served for"`
+}
+
 // getCertificate gives a certificate; or, under its name, a name that waits for one
 // or a request.
-func (s *Server) getCertificate(ctx context.Context, in *CertificateInput) (*certificateOutput, error) {
+func (s *Server) getCertificate(ctx context.Context, in *CertificateOrHostInput) (*certificateOutput, error) {
 	c, err := s.certificates()
 	if err != nil {
 		return nil, err
@@ -428,6 +437,8 @@ func (s *Server) certificateResource(ctx context.Context, c *Certificates, name 
 		return nil, err
 	}
 	r.InUse = hostsOf(uses)
+	r.InUseBy = len(r.InUse)
+	r.InUse = r.InUse[:min(len(r.InUse), mostHosts)]
 	if v.Type == fingerpost.Imported {
 		r.Renewal = &CertificateRenewal{Reason: "it was imported: import its successor under the same name"}
 		return &r, nil
@@ -445,11 +456,21 @@ func (s *Server) notIssued(ctx context.Context, c *Certificates, name string) (*
 		return &r, nil
 	}
 	st, err := order.State(ctx, c.Storage, name)
-	if errors.Is(err, order.ErrNoRecord) {
-		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them; of a host, see GET hosts/{host}/certificate")
-	}
-	if err != nil {
+	missing := errors.Is(err, order.ErrNoRecord)
+	switch {
+	case err != nil && !missing:
 		return nil, err
+	case missing || st.Certificate != "": // it may be a host with a certificate
+		live, err := s.newLookups(c).live(ctx, name, "")
+		if err != nil {
+			return nil, err
+		}
+		if live != nil && live.certificate != name {
+			return s.certificateResource(ctx, c, live.certificate)
+		}
+	}
+	if missing {
+		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them; of a host, see GET hosts/{host}/certificate")
 	}
 	r := c.waiting(name, &st)
 	return &r, nil
@@ -524,42 +545,56 @@ func renewAt(r *CertificateResource, w *planner.Window) time.Time {
 	return r.NotAfter.Add(-life / 3)
 }
 
+// mostHosts is how many hosts of a certificate are listed.
+const mostHosts = 100
+
 // A use is a name that a host answers for, and that a certificate is for.
-type use struct{ name, host, team string }
+type use struct {
+	name, host, team string
+	named            bool // the host's settings name the certificate
+}
 
 // usesOf finds the hosts that a certificate for names serves, or that name it; with
-// everyHost also those that want another one, or none. It reads all hosts: names that
-// a host has beside its own are in no index.
+// everyHost also those that want another one, or none.
 func (s *Server) usesOf(ctx context.Context, certificate string, names []string, everyHost bool) ([]use, error) {
+	hosts, alone, err := s.naming(ctx, certificate, names)
+	if err != nil {
+		return nil, err
+	}
 	var uses []use
 	used := map[string]bool{}
 	wanted := setOf(names)
-	_, err := s.Store.Scan(ctx, store.KindHost, func(it *store.Item) error {
-		h := &fingerpost.Host{Name: it.Key}
-		if hasMoreNames(it.Value) {
-			var err error
-			if h, err = it.Host(); err != nil {
-				return err
-			}
-		} else if _, ok := coveredBy(wanted, it.Key); !ok && it.Key[0] != '.' {
-			return nil // most hosts end here
+	for i := range hosts {
+		it := &hosts[i]
+		h, err := it.Host()
+		if err != nil {
+			return nil, err
 		}
-		other := !everyHost && (h.Certificate == "none" || h.Certificate != "" && h.Certificate != "auto" && h.Certificate != certificate)
 		mine := h.Certificate == certificate && certificate != ""
-		for _, name := range hostNames(h) {
-			if by, ok := coveredBy(wanted, name); ok && !other {
-				used[by] = true
-				uses = append(uses, use{name, h.Name, it.Team})
-				mine = false
+		if !everyHost && !mine && h.Certificate != "" && h.Certificate != "auto" {
+			continue
+		}
+		served := false
+		for _, name := range h.CertificateNames() {
+			if by, ok := coveredBy(wanted, name); ok {
+				used[by], served = true, true
+				uses = append(uses, use{name, h.Name, it.Team, mine})
 			}
 		}
-		if mine {
-			uses = append(uses, use{h.Name, h.Name, it.Team})
+		if mine && !served {
+			uses = append(uses, use{h.Name, h.Name, it.Team, true})
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	}
+	owners := NewOwners(s.Store)
+	for _, name := range alone {
+		team, err := owners.Of(ctx, fingerpost.HostPattern(name))
+		if err != nil {
+			return nil, err
+		}
+		if by, ok := coveredBy(wanted, name); ok {
+			used[by] = true
+			uses = append(uses, use{name: name, host: name, team: team})
+		}
 	}
 	for _, name := range names { // below a wildcard host, or of redirects alone
 		if used[name] {
@@ -576,15 +611,13 @@ func (s *Server) usesOf(ctx context.Context, certificate string, names []string,
 	return uses, nil
 }
 
-// hasMoreNames reports whether the settings of a host may have to do with other names
-// or certificates than its own name says. It is asked of every host there is.
-func hasMoreNames(value []byte) bool {
-	for _, field := range []string{`"also"`, `"redirectFrom"`, `"certificate"`} {
-		if bytes.Contains(value, []byte(field)) {
-			return true
-		}
+// naming is Certificates.Naming, or what stands for it.
+func (s *Server) naming(ctx context.Context, certificate string, names []string) (hosts []store.Item, alone []string, err error) {
+	if s.Certificates != nil && s.Certificates.Naming != nil {
+		return s.Certificates.Naming(ctx, certificate, names)
 	}
-	return false
+	hosts, err = s.Store.List(ctx, store.KindHost, store.Query{})
+	return hosts, nil, err
 }
 
 // servedAs finds what answers for a name that is no host's own: a wildcard host above
@@ -600,14 +633,14 @@ func (s *Server) servedAs(ctx context.Context, name string) (*use, error) {
 			return nil, err
 		}
 		if it != nil {
-			return &use{name, it.Key, it.Team}, nil
+			return &use{name: name, host: it.Key, team: it.Team}, nil
 		}
 	}
 	rules, err := s.Store.List(ctx, store.KindRedirect, store.Query{Prefix: string(pattern) + "/", Limit: 1})
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}
-	return &use{name, name, ""}, nil
+	return &use{name: name, host: name}, nil
 }
 
 func hostsOf(uses []use) []string {
@@ -617,31 +650,6 @@ func hostsOf(uses []use) []string {
 	}
 	slices.Sort(hosts)
 	return slices.Compact(hosts)
-}
-
-// hostNames lists the names of a host that certificates can be for.
-func hostNames(h *fingerpost.Host) []string {
-	var names []string
-	for _, pattern := range append(append([]string{h.Name}, h.Also...), h.RedirectFrom...) {
-		names = append(names, patternNames(pattern)...)
-	}
-	return names
-}
-
-// patternNames lists the names that stand for a host pattern in a certificate:
-// .shop.example is *.shop.example and shop.example, and * is none.
-func patternNames(pattern string) []string {
-	p, err := fingerpost.ParseHostPattern(pattern)
-	if err != nil || p == "*" || strings.HasPrefix(string(p), "[") {
-		return nil
-	}
-	if _, err := netip.ParseAddr(string(p)); err == nil {
-		return nil
-	}
-	if base, ok := strings.CutPrefix(string(p), "."); ok {
-		return []string{base, "*." + base}
-	}
-	return []string{string(p)}
 }
 
 func setOf(names []string) map[string]bool {

@@ -24,9 +24,10 @@ type HostCertificateResource struct {
 
 // CertificateState is the same in short.
 type CertificateState struct {
-	State  string    `json:"state" enum:"live,waiting,failed,none"`
-	Until  time.Time `json:"until,omitzero" doc:"of live: when the first of its certificates expires"`
-	Reason string    `json:"reason,omitempty" doc:"of waiting and failed"`
+	State   string    `json:"state" enum:"live,waiting,failed,none"`
+	Until   time.Time `json:"until,omitzero" doc:"of live: when the first of its certificates expires"`
+	Reason  string    `json:"reason,omitempty" doc:"of waiting and failed"`
+	NextTry time.Time `json:"nextTry,omitzero" doc:"of waiting and failed: when it is tried again by itself"`
 }
 
 // lookups finds states of names and certificates for them. It remembers what it has
@@ -194,6 +195,10 @@ func (l *lookups) name(ctx context.Context, name, policy string) (NameResource, 
 	if best != nil {
 		n.Status, n.Certificate, n.NotAfter, n.DaysLeft = StatusIssued, best.certificate, best.until, daysLeft(best.until, l.s.now())
 	}
+	if best != nil && l.c.Covers != nil && !l.c.Covers(name) {
+		n.Status, n.Reason = StatusPending, "its certificate is on its way to the nodes"
+		return n, nil
+	}
 	if only != "" {
 		if best == nil && !l.c.covers(name) {
 			n.Status, n.Reason, n.NextStep = StatusPending, "the certificate "+only+" is not there, not valid now, or not for this name", "import it, or set the host's certificate to auto"
@@ -238,7 +243,7 @@ func (l *lookups) host(ctx context.Context, h *fingerpost.Host) (HostCertificate
 	if r.Certificate == "" {
 		r.Certificate = "auto"
 	}
-	for _, name := range hostNames(h) {
+	for _, name := range h.CertificateNames() {
 		n, err := l.name(ctx, name, h.Certificate)
 		if err != nil {
 			return r, err
@@ -273,7 +278,7 @@ func (r *HostCertificateResource) short() *CertificateState {
 			if word == "waiting" && state.State == "waiting" {
 				continue
 			}
-			*state = CertificateState{State: word, Reason: n.Reason}
+			*state = CertificateState{State: word, Reason: n.Reason, NextTry: n.NextTry}
 			if len(r.Names) > 1 {
 				state.Reason = n.Name + ": " + n.Reason
 			}
@@ -366,7 +371,7 @@ func (s *Server) requestHostCertificate(ctx context.Context, in *HostInput) (*ho
 	if err != nil {
 		return nil, err
 	}
-	switch names := hostNames(h); {
+	switch names := h.CertificateNames(); {
 	case h.Certificate != "" && h.Certificate != "auto":
 		return nil, problem(http.StatusConflict, "not_automatic", "the host "+h.Name+" has certificate: "+h.Certificate, "set its certificate to auto to have one ordered")
 	case len(names) == 0:

@@ -72,6 +72,15 @@ func (s *Server) openRequest(ctx context.Context, name string) (*openRequest, er
 	return q, json.Unmarshal(record.Value, q)
 }
 
+// ownRequest is the same, if p may change it.
+func (s *Server) ownRequest(ctx context.Context, p *Principal, name string) (*openRequest, error) {
+	q, err := s.openRequest(ctx, name)
+	if err == nil && q != nil {
+		err = authorize(p, Settings, q.Team)
+	}
+	return q, err
+}
+
 func (s *Server) openRequests(ctx context.Context, after string, limit int) (entries []listed, looked int, last string, err error) {
 	from := ""
 	if after != "" {
@@ -137,6 +146,9 @@ func (s *Server) mayServe(ctx context.Context, p *Principal, certificate, team s
 	}
 	switch {
 	case team != "":
+		if err := s.knownOwner(ctx, team); err != nil {
+			return "", nil, err
+		}
 		return team, unused, authorize(p, Settings, team)
 	case len(teams) > 1:
 		slices.Sort(teams)
@@ -278,11 +290,8 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 
 // requestedKey gives the key of an open request, nil if there is none.
 func (s *Server) requestedKey(ctx context.Context, c *Certificates, p *Principal, name string) (*openRequest, crypto.Signer, error) {
-	q, err := s.openRequest(ctx, name)
+	q, err := s.ownRequest(ctx, p, name)
 	if err != nil || q == nil {
-		return nil, nil, err
-	}
-	if err := authorize(p, Settings, q.Team); err != nil {
 		return nil, nil, err
 	}
 	der, err := c.open(name, q.Key)
@@ -395,7 +404,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 			return invalid(Fault{Pointer: fmt.Sprintf("/names/%d", i), Code: "bad_name", Detail: reason, Hint: hint})
 		}
 		pattern, err := fingerpost.ParseHostPattern(text)
-		if err != nil || len(patternNames(string(pattern))) != 1 {
+		if err != nil || len(fingerpost.CertificateNames(string(pattern))) != 1 {
 			return nil, bad(fmt.Sprintf("%.100q is not a name for a certificate", text), "a host name or a wildcard such as *.shop.example")
 		}
 		if f := order.CheckName(string(pattern), true); f != nil {
@@ -410,14 +419,9 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 	} else if before != nil && b.Team == "" {
 		b.Team = before.Team
 	}
-	known, err := s.openRequest(ctx, b.Name)
+	known, err := s.ownRequest(ctx, p, b.Name)
 	if err != nil {
 		return nil, err
-	}
-	if known != nil {
-		if err := authorize(p, Settings, known.Team); err != nil {
-			return nil, err
-		}
 	}
 	team, unused, err := s.mayServe(ctx, p, b.Name, b.Team, names)
 	if err != nil {

@@ -38,26 +38,28 @@ func (s *Server) certificate(ctx context.Context, p *Principal, name string) (*s
 	return &it, v, err
 }
 
-// ordered gives one that was ordered from a CA, if p may change it.
-func (s *Server) ordered(ctx context.Context, p *Principal, name string) (*fingerpost.Certificate, error) {
-	_, v, err := s.certificate(ctx, p, name)
-	if err == nil && v.Type != fingerpost.ACME {
-		err = problem(http.StatusConflict, "imported", "the certificate "+name+" was imported, and no CA of ours can issue it again", "have a new one issued, and import it under the same name")
+// ordered gives one that was ordered from a CA, if p may change it, where it can be
+// ordered again.
+func (s *Server) ordered(ctx context.Context, p *Principal, name string) (*Certificates, *fingerpost.Certificate, error) {
+	if _, err := s.certificates(); err != nil {
+		return nil, nil, err
 	}
-	return v, err
+	_, v, err := s.certificate(ctx, p, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.Type != fingerpost.ACME {
+		return nil, nil, problem(http.StatusConflict, "imported", "the certificate "+name+" was imported, and no CA of ours can issue it again", "have a new one issued, and import it under the same name")
+	}
+	c, err := s.asking()
+	return c, v, err
 }
 
 // renewCertificate begins a renewal now. What is served stays until the new one is
 // there.
 func (s *Server) renewCertificate(ctx context.Context, in *CertificateInput) (*certificateOutput, error) {
 	p := principalOf(ctx)
-	if _, err := s.certificates(); err != nil {
-		return nil, err
-	}
-	if _, err := s.ordered(ctx, p, in.Name); err != nil {
-		return nil, err
-	}
-	c, err := s.asking()
+	c, _, err := s.ordered(ctx, p, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -118,26 +120,19 @@ type costOutput struct {
 // addCertificateName orders a certificate again with one name more.
 func (s *Server) addCertificateName(ctx context.Context, in *addNameInput) (*costOutput, error) {
 	p := principalOf(ctx)
-	if _, err := s.certificates(); err != nil {
-		return nil, err
-	}
-	v, err := s.ordered(ctx, p, in.Name)
+	c, v, err := s.ordered(ctx, p, in.Name)
 	if err != nil {
 		return nil, err
 	}
 	pattern, err := fingerpost.ParseHostPattern(in.Body.Name)
 	name := string(pattern)
-	if err != nil || len(patternNames(name)) != 1 {
+	if err != nil || len(fingerpost.CertificateNames(string(pattern))) != 1 {
 		return nil, invalid(Fault{Pointer: "/name", Code: "bad_name", Detail: fmt.Sprintf("%.100q is not a name for a certificate", in.Body.Name), Hint: "a host name or a wildcard such as *.shop.example"})
 	}
 	if slices.Contains(v.Names, name) {
 		return nil, problem(http.StatusConflict, "has_name", "the certificate "+in.Name+" is for "+name+" already", "GET hosts/{host}/certificate says how the name stands")
 	}
 	if _, _, err := s.mayServe(ctx, p, in.Name, v.Team, []string{name}); err != nil {
-		return nil, err
-	}
-	c, err := s.asking()
-	if err != nil {
 		return nil, err
 	}
 	cost, err := c.Cost(ctx, in.Name, name)
@@ -212,7 +207,8 @@ func (s *Server) deleteCertificate(ctx context.Context, in *deleteCertificateInp
 
 // mayGo is the problem of a certificate that hosts would be without.
 func (s *Server) mayGo(ctx context.Context, c *Certificates, v *fingerpost.Certificate) error {
-	if s.now().After(v.NotAfter) { // it is of no use to anybody
+	now := s.now()
+	if now.After(v.NotAfter) { // it is of no use to anybody
 		return nil
 	}
 	uses, err := s.usesOf(ctx, v.Name, v.Names, false)
@@ -220,52 +216,43 @@ func (s *Server) mayGo(ctx context.Context, c *Certificates, v *fingerpost.Certi
 		return err
 	}
 	l := s.newLookups(c)
-	var p *Problem
-	told := map[string]bool{}
+	instead := func(n servedName) bool { return n.certificate != v.Name && !now.Before(n.from) && !now.After(n.until) }
+	var faults []Fault
+	var hosts []string
 	for _, u := range uses {
-		others, err := l.covering(ctx, u.name)
-		if err != nil {
-			return err
-		}
-		now := s.now()
-		if slices.ContainsFunc(others, func(n servedName) bool {
-			return n.certificate != v.Name && !now.Before(n.from) && !now.After(n.until)
-		}) && !s.names(ctx, u.host, v.Name) {
+		if len(hosts) > 0 && hosts[len(hosts)-1] == u.host {
 			continue
 		}
-		if p == nil {
-			p = problem(http.StatusConflict, "in_use", "", "replace it first: import or order another for these hosts; the admin of every team may say force=true")
+		if !u.named {
+			others, err := l.covering(ctx, u.name)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(others, instead) {
+				continue
+			}
 		}
-		if !told[u.host] {
-			told[u.host] = true
-			p.Errors = append(p.Errors, Fault{Pointer: "/hosts/" + escapePointer(u.host), Code: "in_use", Detail: "the host " + u.host + " uses it for " + u.name})
+		if hosts = append(hosts, u.host); len(hosts) > mostHosts {
+			break // it need not be known of how many more
 		}
+		faults = append(faults, Fault{Pointer: "/hosts/" + escapePointer(u.host), Code: "in_use", Detail: "the host " + u.host + " uses it for " + u.name})
 	}
-	if p == nil {
+	by := fmt.Sprintf("%d hosts", len(hosts))
+	switch {
+	case len(hosts) == 0:
 		return nil
+	case len(hosts) == 1:
+		by = "the host " + hosts[0]
+	case len(hosts) > mostHosts:
+		by = fmt.Sprintf("more than %d hosts", mostHosts)
 	}
-	p.Detail = fmt.Sprintf("the certificate %s is in use by %d hosts", v.Name, len(told))
-	for host := range told {
-		if len(told) == 1 {
-			p.Detail = "the certificate " + v.Name + " is in use by the host " + host
-		}
-	}
-	p.Errors = p.Errors[:min(len(p.Errors), 100)]
+	p := problem(http.StatusConflict, "in_use", "the certificate "+v.Name+" is in use by "+by, "replace it first: import or order another for these hosts; the admin of every team may say force=true")
+	p.Errors = faults
 	return p
 }
 
-// names reports whether a host names the certificate in its settings.
-func (s *Server) names(ctx context.Context, host, certificate string) bool {
-	it, err := s.get(ctx, store.KindHost, host)
-	if err != nil || it == nil {
-		return false
-	}
-	h, err := it.Host()
-	return err == nil && h.Certificate == certificate
-}
-
 func (s *Server) deleteRequest(ctx context.Context, c *Certificates, p *Principal, name string) (*resultOutput, error) {
-	q, err := s.openRequest(ctx, name)
+	q, err := s.ownRequest(ctx, p, name)
 	if err != nil {
 		return nil, err
 	}
@@ -276,9 +263,6 @@ func (s *Server) deleteRequest(ctx context.Context, c *Certificates, p *Principa
 			return nil, err
 		}
 		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them")
-	}
-	if err := authorize(p, Settings, q.Team); err != nil {
-		return nil, err
 	}
 	receipt, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: kindRequest, Key: name}}})
 	if err != nil {
@@ -312,11 +296,7 @@ func (s *Server) exportCertificate(ctx context.Context, in *CertificateInput) (*
 	if err := authorize(p, Govern, ""); err != nil {
 		return nil, err
 	}
-	it, err := s.Store.Get(ctx, store.KindCertificate, in.Name)
-	if err != nil {
-		return nil, err
-	}
-	v, err := it.Certificate()
+	_, v, err := s.certificate(ctx, p, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -418,7 +398,7 @@ func (s *Server) eachCNAME(ctx context.Context, c *Certificates, team string, w 
 			if h.Certificate != "" && h.Certificate != "auto" {
 				continue
 			}
-			for _, name := range hostNames(h) {
+			for _, name := range h.CertificateNames() {
 				if err := put(name, h.Name, items[i].Team); err != nil {
 					return err
 				}
@@ -444,7 +424,7 @@ func (s *Server) eachCNAME(ctx context.Context, c *Certificates, team string, w 
 			return err
 		}
 		if it == nil {
-			for _, name := range patternNames(string(host)) {
+			for _, name := range fingerpost.CertificateNames(string(host)) {
 				if err := put(name, string(host), items[0].Team); err != nil {
 					return err
 				}

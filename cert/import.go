@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,11 @@ func Import(b Bundle, now time.Time) (c *fingerpost.Certificate, key []byte, war
 		warnings = append(warnings, fail("the certificate is signed by itself", "only clients that were told to will trust it"))
 	}
 	if cred.unused > 0 {
-		warnings = append(warnings, fail(fmt.Sprintf("%d certificates do not belong to the chain", cred.unused), "they are left out"))
+		not := "1 certificate does not belong to the chain"
+		if cred.unused > 1 {
+			not = fmt.Sprintf("%d certificates do not belong to the chain", cred.unused)
+		}
+		warnings = append(warnings, fail(not, "what does not is left out"))
 	}
 	if left := leaf.NotAfter.Sub(now); left < 30*24*time.Hour {
 		warnings = append(warnings, fail(fmt.Sprintf("the certificate expires in %d days", int(left.Hours()/24)), "import its successor under the same name"))
@@ -93,6 +98,10 @@ func Import(b Bundle, now time.Time) (c *fingerpost.Certificate, key []byte, war
 
 // read finds out which form the bundle has.
 func (b *Bundle) read(fail func(message, hint string) error) (material, error) {
+	if err := b.mistaken(fail); err != nil {
+		return material{}, err
+	}
+	b.Text = bytes.ReplaceAll(b.Text, []byte("\ufeff"), nil) // which editors put before a text
 	var m material
 	if bytes.Contains(b.Text, []byte("-----BEGIN ")) {
 		err := m.addPEM("", b.Text, func(_, message, hint string) error {
@@ -114,6 +123,9 @@ func (b *Bundle) read(fail func(message, hint string) error) (material, error) {
 		if _, certErr := x509.ParseCertificate(b.Text); certErr == nil {
 			return m, fail("this is a DER certificate without a key", "convert it with openssl x509 -inform der, and add its key")
 		}
+		if bytes.Contains(b.Text[:min(len(b.Text), 32)], signedData) {
+			return m, fail("this is PKCS #7, which has no place for a key", pkcs7Hint)
+		}
 		return m, fail("the PKCS #12 file cannot be read: "+strings.TrimPrefix(err.Error(), "pkcs12: "), "export it again with its key and chain: openssl pkcs12 -export")
 	}
 	signer, ok := key.(crypto.Signer)
@@ -127,6 +139,41 @@ func (b *Bundle) read(fail func(message, hint string) error) (material, error) {
 	return m, nil
 }
 
+// mistaken tells what people take for a certificate or its key.
+func (b *Bundle) mistaken(fail func(message, hint string) error) error {
+	if bytes.HasPrefix(b.Text, []byte{0xff, 0xfe}) || bytes.HasPrefix(b.Text, []byte{0xfe, 0xff}) {
+		return fail("this text is UTF-16, and PEM is plain text", "save it as UTF-8 or ASCII, or give the file as the CA sent it")
+	}
+	for rest := b.Text; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil
+		}
+		switch block.Type {
+		case "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST":
+			return fail("this is a signing request, which a CA makes a certificate of", "import what the CA sends back")
+		case "PUBLIC KEY", "RSA PUBLIC KEY":
+			return fail("this is the public key, which the certificate has itself", "add the private key: -----BEGIN PRIVATE KEY-----")
+		case "OPENSSH PRIVATE KEY":
+			return fail("this is a key of SSH", "take the key that the certificate was requested with; to convert one: ssh-keygen -p -m PEM -f FILE")
+		case "TRUSTED CERTIFICATE":
+			return fail("this is a certificate in a form of openssl's own", "convert it: openssl x509 -in trusted.pem -out plain.crt")
+		case "PKCS7", "CMS":
+			return fail("this is PKCS #7, which has no place for a key", pkcs7Hint)
+		case "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY":
+			// An error of ASN.1 tells nobody anything.
+			if _, err := parseKey(block.Bytes); err != nil && block.Headers["Proc-Type"] == "" {
+				return fail("the key cannot be read", "RSA or ECDSA in PKCS #8, PKCS #1 or SEC 1 form; is the file whole?")
+			}
+		}
+	}
+}
+
+const pkcs7Hint = "convert it: openssl pkcs7 -print_certs -in chain.p7b -out chain.pem (of DER: -inform der), and import that with the key"
+
+// signedData begins a PKCS #7 file with certificates (RFC 5652): its object identifier.
+var signedData = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02}
+
 // leafFaults is what a certificate may be in a folder, where somebody put it with
 // care, but not in an import: it would be noticed by visitors first.
 func leafFaults(leaf *x509.Certificate, now time.Time, fail func(message, hint string) error) error {
@@ -138,8 +185,12 @@ func leafFaults(leaf *x509.Certificate, now time.Time, fail func(message, hint s
 		return fail("the certificate is not valid before "+leaf.NotBefore.Format(day), "import it then; is the clock right?")
 	case leaf.Version != 3:
 		return fail(fmt.Sprintf("the certificate is X.509 version %d", leaf.Version), "browsers take version 3; have it issued again")
+	case leaf.IsCA && isSelfIssued(leaf):
+		return fail("this is the certificate of a CA", "import the one that it signed for your names; of openssl req -x509: -addext basicConstraints=CA:FALSE makes one for a server")
 	case leaf.IsCA:
 		return fail("this is the certificate of a CA", "import the one that it signed for your names")
+	case len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0 && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny):
+		return fail("the certificate is not for servers", "have it issued for TLS web server authentication (serverAuth)")
 	}
 	switch key := leaf.PublicKey.(type) {
 	case *rsa.PublicKey:

@@ -217,6 +217,14 @@ func TestImportRefusesWhatBrowsersWould(t *testing.T) {
 		"PKCS 12, wrong password":     {Bundle{Text: p12, Password: "guess"}, "the password"},
 		"PKCS 12 that is cut":         {Bundle{Text: p12[:300], Password: "secret"}, "cannot be read"},
 		"DER":                         {Bundle{Text: certificateOf(t, leaf).Raw}, "DER certificate without a key"},
+		"a signing request":           {Bundle{Text: join(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte{1}}), key)}, "signing request"},
+		"a public key":                {Bundle{Text: join(leaf, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}}))}, "public key"},
+		"a key of SSH":                {Bundle{Text: join(leaf, pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: []byte{1}}))}, "key of SSH"},
+		"PKCS 7":                      {Bundle{Text: join(pem.EncodeToMemory(&pem.Block{Type: "PKCS7", Bytes: []byte{1}}), key)}, "PKCS #7"},
+		"PKCS 7 in DER":               {Bundle{Text: append([]byte{0x30, 0x82, 1, 0}, signedData...)}, "PKCS #7"},
+		"openssl's own form":          {Bundle{Text: join(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: []byte{1}}), key)}, "openssl's own"},
+		"UTF-16":                      {Bundle{Text: []byte("\xff\xfe-\x00-\x00")}, "UTF-16"},
+		"for clients":                 {Bundle{Text: issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, "shop.example")}, "not for servers"},
 		"another's request":           {Bundle{Text: join(leaf, middle.PEM()), Key: testca.NewKey()}, "does not belong to the key"},
 	} {
 		t.Run(name, func(t *testing.T) {

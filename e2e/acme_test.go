@@ -14,10 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"fingerpost/cert"
 	"fingerpost/internal/testacme"
 	"fingerpost/internal/testdns"
-	"fingerpost/zone"
 )
 
 // authority is a CA with the DNS that it asks, and the configuration of a node that
@@ -157,17 +155,17 @@ func TestWildcardByDelegation(t *testing.T) {
 	a := newAuthority(t, httpAddr, httpsAddr, ", validationZone: acme.example.net")
 	n := newNode(t, t.TempDir(), "--config", a.config, "--http", httpAddr, "--https", httpsAddr, "--dns", dnsAddr)
 	a.dns.Forward("acme.example.net", dnsAddr)
-	text, err := os.ReadFile(filepath.Join(n.dir, "cluster.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealer, err := cert.NewSealer(string(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := sealer.Derive("validation labels")
-	a.dns.Set("_acme-challenge.w.example", "CNAME", zone.ValidationLabel("w.example", secret[:])+".acme.example.net.")
 	n.run("hosts", "set", ".w.example", "--to", "https://www.example.com/w")
+	records := n.verb("certs", "export-cname")
+	record := strings.Fields(records.stdout) // NAME TTL IN CNAME TARGET
+	if len(record) != 5 || record[0] != "_acme-challenge.w.example." || !strings.HasSuffix(record[4], ".acme.example.net.") {
+		t.Fatalf("the record to set: %d %q %s", records.status, records.stdout, records.stderr)
+	}
+	a.dns.Set(record[0], record[3], record[4])
+	n.steps(
+		step{args: "certs export-cname -o csv", stdout: `^w\.example,_acme-challenge\.w\.example\.,CNAME,` + record[4] + `,\.w\.example,$`},
+		step{args: "certs request .w.example --wait --timeout 60s", stdout: `^\*\.w\.example +issued .* dns-01 `, stderr: `^\.w\.example is live$`},
+	)
 	leaf := a.leads(t, httpsAddr, "any.w.example", "https://www.example.com/w")
 	if leaf.VerifyHostname("w.example") != nil && leaf.VerifyHostname("other.w.example") != nil {
 		t.Errorf("names %v", leaf.DNSNames)

@@ -4,16 +4,17 @@
 //
 // It knows what an operator knows: the command line, files, ports, signals and
 // what the documentation promises. It imports nothing that the program is made
-// of, but to open what was sealed and to know the label of a name; certificates
-// come from internal/testca and, where a CA is asked for them, from Pebble
-// (internal/testacme), databases from internal/testpg, cut connections from
-// internal/faults. README.md tells how to write a script.
+// of, but to open what was sealed; certificates come from internal/testca and, where
+// a CA is asked for them, from Pebble (internal/testacme), databases from
+// internal/testpg, cut connections from internal/faults. README.md tells how to
+// write a script.
 //
 // Start reading at [TestScripts] and its list of commands. Those that ask are in
 // visit_test.go and raw_test.go, the server is in serve_test.go, what changes
 // files in files_test.go, and what asks all the time in load_test.go. What a
 // script has no words for, several nodes and how they die, is in faults_test.go;
-// orders of certificates are in acme_test.go, certificates_test.go and killed_test.go.
+// orders of certificates are in acme_test.go, certificates_test.go and killed_test.go,
+// what people do with certificates in certs_test.go and doctor_test.go.
 package e2e
 
 import (

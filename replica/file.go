@@ -95,6 +95,7 @@ type file struct {
 	offsets []byte // of the entries
 
 	labels atomic.Pointer[map[string]string] // see label
+	leads  leads                             // see Naming
 }
 
 // grace is how long a mapping outlives the last reference to what stands in it:

@@ -68,6 +68,7 @@ func (i *Issuer) see(ctx context.Context, fence int64, o *Order, stop context.Ca
 			(&run{Driver: i.Driver, o: o, log: i.Log}).remove(ctx)
 			break
 		}
+		i.stuck(ctx, fence, o, err)
 		wait := pause
 		if retry := RetryAfter(err); !retry.IsZero() {
 			wait = min(max(pause, time.Until(retry)), time.Hour)

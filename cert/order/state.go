@@ -1,10 +1,13 @@
 package order
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
+	"fingerpost"
 	"fingerpost/cert/planner"
 )
 
@@ -38,9 +41,11 @@ func (i *Issuer) nameState(now time.Time, name string) (NameState, bool) {
 		return NameState{}, false
 	}
 	s := NameState{Name: status.Name, Methods: i.methods[name], Certificate: status.Certificate, NotAfter: status.NotAfter}
-	if status.State == planner.Failed || status.State == planner.Paused || status.State == planner.Blocked {
-		s.Failure = i.why[name]
-	} else {
+	switch f := i.why[name]; {
+	case status.State == planner.Failed, status.State == planner.Paused, status.State == planner.Blocked,
+		status.State == planner.Ordered && f != nil && f.Code == codeStuck:
+		s.Failure = f
+	default:
 		delete(i.why, name)
 	}
 	s.Sentence, s.NextStep = describeState(status, s.Failure)
@@ -57,6 +62,9 @@ func describeState(s planner.Status, f *Failure) (sentence, next string) {
 		return own
 	}
 	reason := s.Reason
+	if f != nil && f.Code == codeStuck { // of which the planner knows nothing
+		reason = f.Reason
+	}
 	if f != nil && f.Code == CodeProvider && f.Detail != "" { // here alone: the planner's reasons reach logs
 		reason += ", which says: " + f.Detail
 	}
@@ -66,6 +74,9 @@ func describeState(s planner.Status, f *Failure) (sentence, next string) {
 	case planner.Ready:
 		return "it waits for its order", s.ETA.Reason
 	case planner.Ordered:
+		if f != nil {
+			return reason, hint("it goes on by itself")
+		}
 		return "its certificate is being ordered", "nothing to do"
 	case planner.Live:
 		return "it has a certificate until " + day(s.NotAfter), "it is renewed by itself"
@@ -88,4 +99,32 @@ func State(ctx context.Context, s Storage, name string) (NameState, error) {
 		err = json.Unmarshal(value, &state)
 	}
 	return state, err
+}
+
+// codeStuck is the code of a failure that is none yet: the order does not go on.
+const codeStuck = "stuck"
+
+// stuck keeps for people why an order does not go on; that it is not written down
+// holds nothing up.
+func (i *Issuer) stuck(ctx context.Context, fence int64, o *Order, err error) {
+	names := o.Spec.Plan.Names
+	f := Failure{Code: codeStuck, Hint: "`fingerpost doctor` looks whether the CA can be reached from the node"}
+	var known *fingerpost.Error
+	if errors.As(err, &known) {
+		f.Reason = known.Message
+		f.Hint = cmp.Or(known.Hint, f.Hint)
+	} else if inner := errors.Unwrap(err); inner != nil { // without the order's name and names
+		f.Reason = o.Spec.CA + " cannot be asked: " + inner.Error()
+	} else {
+		f.Reason = o.Spec.CA + " cannot be asked: " + err.Error()
+	}
+	i.mu.Lock()
+	for _, name := range names {
+		why := f
+		why.Name = name
+		i.why[name] = &why
+	}
+	records := i.stateOf(names...)
+	i.mu.Unlock()
+	i.write(ctx, fence, records...)
 }

@@ -310,8 +310,15 @@ func (n *node) unchecked(q order.Question, provider bool) order.Verdict {
 // 0 for the usual port: behind a mapping of ports it is what visitors see that
 // counts, so only loopback addresses, in tests and demos, have another.
 func (n *node) challengePort(name, flag string, configured []string) int {
-	for _, addr := range n.addresses(name, flag, configured) {
-		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() && n.settings.ACME.Private {
+	if !n.settings.ACME.Private {
+		return 0
+	}
+	return loopbackPort(n.addresses(name, flag, configured))
+}
+
+func loopbackPort(addrs []string) int {
+	for _, addr := range addrs {
+		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsLoopback() {
 			return int(at.Port())
 		}
 	}
@@ -505,10 +512,15 @@ func (n *node) ask(ctx context.Context, a order.Ask) error {
 }
 
 // cost tells what adding a name to a certificate takes.
-func (n *node) cost(_ context.Context, certificate, name string) (planner.Cost, error) {
-	var cost planner.Cost
-	var err error
-	leads := n.certificates.issuer.Ask(func(p *planner.Planner, now time.Time) { cost, err = p.AddCost(now, certificate, name) })
+func (n *node) cost(ctx context.Context, certificate, name string) (cost planner.Cost, err error) {
+	ask := func() bool {
+		return n.certificates.issuer.Ask(func(p *planner.Planner, now time.Time) { cost, err = p.AddCost(now, certificate, name) })
+	}
+	leads := ask()
+	if e := new(fingerpost.Error); leads && errors.As(err, &e) && e.Code == "not_served" {
+		n.tellWanted(ctx) // its host may have come just now
+		leads = ask()
+	}
 	if !leads {
 		return cost, &fingerpost.Error{Code: "other_node", Message: "another node orders certificates, and knows what it costs", Hint: "ask again there, or in a moment"}
 	}
@@ -518,7 +530,7 @@ func (n *node) cost(_ context.Context, certificate, name string) (planner.Cost, 
 // adminCertificates is what the API knows and has done about certificates.
 func (n *node) adminCertificates() *admin.Certificates {
 	c := &n.certificates
-	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers}
+	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers, Naming: n.naming}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
 			secret := c.sealer.DeriveFirst("validation labels")

@@ -37,6 +37,44 @@ var certColumns = []column[admin.CertificateResource]{
 	{"reason", func(c *admin.CertificateResource) string { return c.Reason }},
 }
 
+// certTable is what people see of a list: a line of a hundred characters for each.
+var certTable = []column[admin.CertificateResource]{
+	{"name", func(c *admin.CertificateResource) string { return cut(c.Name, 30) }},
+	{"status", func(c *admin.CertificateResource) string { return c.Status }},
+	{"days", func(c *admin.CertificateResource) string { return daysText(c.DaysLeft) }},
+	{"for", func(c *admin.CertificateResource) string {
+		if c.Reason != "" {
+			return cut(c.Reason, 40)
+		}
+		return shortNames(c.Names, 40)
+	}},
+}
+
+// shortNames lists as many names as fit into so many characters, and counts the rest.
+func shortNames(names []admin.NameResource, most int) string {
+	text := ""
+	for i := range names {
+		next, rest := strings.TrimPrefix(text+" "+names[i].Name, " "), ""
+		if left := len(names) - i - 1; left > 0 {
+			rest = fmt.Sprintf(" +%d", left)
+		}
+		if i > 0 && len(next)+len(rest) > most {
+			rest = fmt.Sprintf(" +%d", len(names)-i)
+			return cut(text, most-len(rest)) + rest
+		}
+		text = next
+	}
+	return cut(text, most)
+}
+
+// cut shortens a text to so many characters.
+func cut(text string, most int) string {
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
+}
+
 func namesText(names []admin.NameResource) string {
 	var some []string
 	for i := range names {
@@ -73,15 +111,27 @@ var nameColumns = []column[admin.NameResource]{
 
 func certsList() *cobra.Command {
 	var f client.CertificateFilter
-	cmd := &cobra.Command{Use: "list", Short: "List certificates, then names that wait for one, then open requests", Args: exactArgs(0)}
+	cmd := &cobra.Command{Use: "list", Short: "List certificates, then names that wait for one, then open requests", Args: exactArgs(0),
+		Long: `List certificates, then names that wait for one, then open requests. A line says what
+it is for, or why it is not issued; certs get NAME and other formats (-o) say more.`}
 	cmd.Flags().StringVar(&f.Status, "status", "", "only those of this `STATUS`: pending_validation, issued, inactive, expired, validation_timed_out, revoked or failed")
 	cmd.Flags().StringVar(&f.Team, "team", "", "only those of the team `NAME`")
 	cmd.Flags().StringVar(&f.Name, "name", "", "only those for `HOST`, wildcards among them")
-	return remoteVerb(cmd, func(s *session, _ []string) error { return printList(s, s.Certificates(s.ctx, f), certColumns...) })
+	return remoteVerb(cmd, func(s *session, _ []string) error {
+		columns := certColumns
+		if s.format == formatTable {
+			columns = certTable
+		}
+		return printList(s, s.Certificates(s.ctx, f), columns...)
+	})
 }
 
 func certsGet() *cobra.Command {
-	cmd := &cobra.Command{Use: "get NAME", Short: "Show one certificate, the hosts that use it, and how each of its names stands", Args: exactArgs(1)}
+	cmd := &cobra.Command{Use: "get NAME|HOST", Short: "Show one certificate, the hosts that use it, and how each of its names stands", Args: exactArgs(1),
+		Long: `Show one certificate, the hosts that use it, and how each of its names stands: why one
+fails, what is to be done, and when it is tried again. NAME is that of certs list, or a
+host that it is served for.`,
+		Example: "  fingerpost certs get shop.example"}
 	return remoteVerb(cmd, func(s *session, args []string) error {
 		c, err := s.Certificate(s.ctx, args[0])
 		if err != nil {
@@ -102,25 +152,38 @@ func (w *waitFlags) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&w.timeout, "timeout", 15*time.Minute, "`DURATION` that --wait waits at most")
 }
 
+func (w *waitFlags) check() error {
+	if w.timeout <= 0 {
+		return usage(fmt.Errorf("--timeout %s: it is more than nothing, as in 90s or 15m", w.timeout))
+	}
+	return nil
+}
+
 // certPause is how often --wait looks.
 const certPause = time.Second
 
+// stage is how far something is.
+type stage struct {
+	done       bool
+	line, next string // where it is, and what comes next, for people
+}
+
 // until calls look until it is done, and tells people what it says whenever that is
 // something else.
-func (w *waitFlags) until(s *session, what string, look func() (done bool, line string, err error)) error {
+func (w *waitFlags) until(s *session, what string, look func() (stage, error)) error {
 	end := time.NewTimer(w.timeout)
 	defer end.Stop()
 	said := ""
 	for {
-		done, line, err := look()
+		now, err := look()
 		if err != nil {
 			return err
 		}
-		if line != said && line != "" {
-			s.note("%s", printable(line))
-			said = line
+		if now.line != said && now.line != "" {
+			s.note("%s", printable(now.line))
+			said = now.line
 		}
-		if done {
+		if now.done {
 			return nil
 		}
 		select {
@@ -128,7 +191,7 @@ func (w *waitFlags) until(s *session, what string, look func() (done bool, line 
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		case <-end.C:
-			return &fingerpost.Error{Code: "not_live", Message: fmt.Sprintf("%s is not live after %s: %s", what, w.timeout, cmp.Or(said, "nothing has happened")), Hint: "it goes on by itself; fingerpost certs list shows how far it is"}
+			return &fingerpost.Error{Code: "not_live", Message: fmt.Sprintf("%s is not live after %s: %s", what, w.timeout, cmp.Or(said, "nothing has happened")), Hint: cmp.Or(now.next, "it goes on by itself; fingerpost certs list shows how far it is")}
 		}
 	}
 }
@@ -142,35 +205,58 @@ func isFailed(status string) bool {
 	return status == admin.StatusFailed || status == admin.StatusTimedOut || status == admin.StatusInactive
 }
 
-// notLive says in one line how names stand that are not live.
-func notLive(names []admin.NameResource) string {
+// notLive says in one line how names stand that are not live, and what comes next for
+// the first of them.
+func notLive(names []admin.NameResource) stage {
 	var parts []string
+	next := ""
 	for i := range names {
 		if n := &names[i]; n.Status != admin.StatusIssued {
-			parts = append(parts, n.Name+": "+n.Reason)
+			parts, next = append(parts, n.Name+": "+n.Reason), cmp.Or(next, n.NextStep)
 		}
 	}
-	return strings.Join(parts, "; ")
+	return stage{line: strings.Join(parts, "; "), next: next}
 }
 
-// host waits until all names of a host have a certificate. What failed before the
-// request counts only if it fails again: first is when.
-func (w *waitFlags) host(s *session, host string) (r admin.HostCertificateResource, err error) {
-	asked := time.Now()
-	err = w.until(s, host, func() (bool, string, error) {
-		if r, err = s.HostCertificate(s.ctx, host); err != nil {
-			return false, "", err
+// takenUp is how long what failed before a request may stand, until that is taken up.
+const takenUp = 10 * time.Second
+
+// asked is when something was asked, and how names stood then: what had failed counts
+// only if it fails again.
+type asked struct {
+	at      time.Time
+	nextTry map[string]time.Time
+}
+
+func askedNow(names []admin.NameResource) asked {
+	a := asked{time.Now(), map[string]time.Time{}}
+	for i := range names {
+		a.nextTry[names[i].Name] = names[i].NextTry
+	}
+	return a
+}
+
+// failed is the error of the first of names that has failed since.
+func (a asked) failed(names []admin.NameResource) error {
+	for i := range names {
+		if n := &names[i]; isFailed(n.Status) && (time.Since(a.at) > takenUp || !n.NextTry.Equal(a.nextTry[n.Name])) {
+			return failedName(n)
 		}
-		for i := range r.Names {
-			// What stands from before the request is looked at again first.
-			if n := &r.Names[i]; isFailed(n.Status) && (time.Since(asked) > 10*time.Second || n.NextTry.After(asked)) {
-				return false, "", failedName(n)
-			}
+	}
+	return nil
+}
+
+// host waits until all names of a host, which stood as in before when it was asked for,
+// have a certificate.
+func (w *waitFlags) host(s *session, host string, before asked) (r admin.HostCertificateResource, err error) {
+	err = w.until(s, host, func() (stage, error) {
+		if r, err = s.HostCertificate(s.ctx, host); err == nil {
+			err = before.failed(r.Names)
 		}
-		if r.Live {
-			return true, host + " is live", nil
+		if err == nil && r.Live {
+			return stage{done: true, line: host + " is live"}, nil
 		}
-		return false, notLive(r.Names), nil
+		return notLive(r.Names), err
 	})
 	return r, err
 }
@@ -183,8 +269,19 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 		Example: "  fingerpost certs request shop.example --wait"}
 	w.register(cmd)
 	return remoteVerb(cmd, func(s *session, args []string) error {
+		if err := w.check(); err != nil {
+			return err
+		}
 		var names []admin.NameResource
 		var results []admin.HostCertificateResource
+		var before []asked
+		for _, host := range args { // nothing is asked for if one of them is not there
+			r, err := s.HostCertificate(s.ctx, host)
+			if err != nil {
+				return err
+			}
+			before = append(before, askedNow(r.Names))
+		}
 		for _, host := range args {
 			r, err := s.RequestHostCertificate(s.ctx, host)
 			if err != nil {
@@ -194,7 +291,7 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 		}
 		for i, host := range args {
 			if w.wait {
-				r, err := w.host(s, host)
+				r, err := w.host(s, host, before[i])
 				if err != nil {
 					return err
 				}
@@ -206,47 +303,50 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 	})
 }
 
-// replaced waits until another certificate has taken the place of one.
+// replaced waits until another certificate has taken the place of one; with another
+// name, where there is one.
 func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with string) error {
-	asked := time.Now()
-	return w.until(s, before.Name, func() (bool, string, error) {
-		now, err := s.Certificate(s.ctx, before.Name)
-		if isMissing(err) {
-			return true, before.Name + " is replaced", nil
+	var of asked
+	if with != "" {
+		h, err := s.HostCertificate(s.ctx, with)
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		of = askedNow(h.Names)
+	}
+	begun := time.Now()
+	return w.until(s, before.Name, func() (now stage, err error) {
+		c, err := s.Certificate(s.ctx, before.Name)
+		if isMissing(err) || err == nil && (c.Serial != before.Serial || c.Status == admin.StatusInactive) {
+			return stage{done: true, line: before.Name + " is replaced"}, nil
 		}
 		if err != nil {
-			return false, "", err
-		}
-		if now.Serial != before.Serial || now.Status == admin.StatusInactive {
-			return true, before.Name + " is replaced", nil
+			return now, err
 		}
 		if with != "" {
 			h, err := s.HostCertificate(s.ctx, with)
 			if err == nil {
-				for i := range h.Names {
-					if n := &h.Names[i]; n.Name == with && isFailed(n.Status) && (time.Since(asked) > 10*time.Second || n.NextTry.After(asked)) {
-						return false, "", failedName(n)
-					}
-				}
-			} else if !isMissing(err) {
-				return false, "", err
+				err = of.failed(h.Names)
+			}
+			if err != nil && !isMissing(err) {
+				return now, err
 			}
 		}
-		if r := now.Renewal; r != nil && r.Status == "failed" && time.Since(asked) > 10*time.Second {
-			return false, "", &fingerpost.Error{Code: "failed", Message: "the renewal of " + before.Name + " failed: " + r.Reason, Hint: "what is served stays; see fingerpost certs get " + before.Name}
+		now.line = "the renewal of " + before.Name + " waits"
+		if r := c.Renewal; r != nil {
+			if r.Status == "failed" && time.Since(begun) > takenUp {
+				return now, &fingerpost.Error{Code: "failed", Message: "the renewal of " + before.Name + " failed: " + r.Reason, Hint: "what is served stays; see fingerpost certs get " + before.Name}
+			}
+			now.line = before.Name + ": " + strings.TrimSpace(r.Status+" "+r.Reason)
 		}
-		line := "the renewal of " + before.Name + " waits"
-		if now.Renewal != nil {
-			line = before.Name + ": " + strings.TrimSpace(now.Renewal.Status+" "+now.Renewal.Reason)
-		}
-		return false, line, nil
+		return now, nil
 	})
 }
 
 func certsAddName() *cobra.Command {
 	var w waitFlags
 	var yes, dryRun bool
-	cmd := &cobra.Command{Use: "add-name CERTIFICATE HOST", Short: "Order a certificate again with one name more; it tells what that costs, and asks", Args: exactArgs(2),
+	cmd := &cobra.Command{Use: "add-name NAME|HOST HOST", Short: "Order a certificate again with one name more; it tells what that costs, and asks", Args: exactArgs(2),
 		Long: `Order a certificate again with one name more. It tells what that costs of the CA's
 limits, and asks. New hosts need nothing of this: they get certificates by themselves,
 and move together when these are renewed, which costs nothing.`}
@@ -254,11 +354,14 @@ and move together when these are renewed, which costs nothing.`}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it costs")
 	return remoteVerb(cmd, func(s *session, args []string) error {
+		if err := w.check(); err != nil {
+			return err
+		}
 		before, err := s.Certificate(s.ctx, args[0])
 		if err != nil {
 			return err
 		}
-		cost, err := s.AddCertificateName(s.ctx, args[0], args[1], true)
+		cost, err := s.AddCertificateName(s.ctx, before.Name, args[1], true)
 		if err != nil {
 			return err
 		}
@@ -269,7 +372,7 @@ and move together when these are renewed, which costs nothing.`}
 		if err := s.confirm(yes, "Order it?"); err != nil {
 			return err
 		}
-		if cost, err = s.AddCertificateName(s.ctx, args[0], args[1], false); err != nil {
+		if cost, err = s.AddCertificateName(s.ctx, before.Name, args[1], false); err != nil {
 			return err
 		}
 		if w.wait {
@@ -326,6 +429,10 @@ server, sealed. The same command again prints the same request.`,
 	})
 }
 
+// mostBundle is how many bytes of a bundle are sent: in base64 they are what the API
+// takes at most.
+const mostBundle = 1_400_000
+
 // readBundle reads files of PEM, in any order, or one PKCS #12 file; - is the input.
 func readBundle(files []string) (string, error) {
 	var all [][]byte
@@ -333,16 +440,19 @@ func readBundle(files []string) (string, error) {
 		var text []byte
 		var err error
 		if file == "-" {
-			text, err = io.ReadAll(io.LimitReader(os.Stdin, 4<<20))
+			text, err = io.ReadAll(io.LimitReader(os.Stdin, mostBundle+1))
 		} else {
 			text, err = os.ReadFile(file)
 		}
 		if err != nil {
 			return "", fileError(file, "read", err)
 		}
+		if len(text) > mostBundle {
+			return "", &fingerpost.Error{Code: "bad_file", Message: "this is too large for a certificate with its chain", Hint: "give the certificate, its chain and its key alone", At: fingerpost.Position{File: file}}
+		}
 		if !bytes.Contains(text, []byte("-----BEGIN ")) {
 			if len(files) > 1 {
-				return "", &fingerpost.Error{Code: "bad_file", Message: "this is not PEM, and stands beside other files", Hint: "give one PKCS #12 file alone, or PEM files", At: fingerpost.Position{File: file}}
+				return "", &fingerpost.Error{Code: "bad_file", Message: "this is not PEM, and stands beside other files", Hint: "give one PKCS #12 file alone, or PEM files, which are plain text (UTF-8)", At: fingerpost.Position{File: file}}
 			}
 			return base64.StdEncoding.EncodeToString(text), nil
 		}
@@ -402,12 +512,18 @@ name of its own.`,
 
 func certsRenew() *cobra.Command {
 	var w waitFlags
-	cmd := &cobra.Command{Use: "renew NAME", Short: "Renew a certificate now; what is served stays until the new one is there", Args: exactArgs(1),
+	cmd := &cobra.Command{Use: "renew NAME|HOST", Short: "Renew a certificate now; what is served stays until the new one is there", Args: exactArgs(1),
 		Long: `Renew a certificate now, instead of when its CA suggests it. What is served stays until
 the new one is there. It counts against the CA's limits, unless it is due.`}
 	w.register(cmd)
 	return remoteVerb(cmd, func(s *session, args []string) error {
-		c, err := s.RenewCertificate(s.ctx, args[0])
+		if err := w.check(); err != nil {
+			return err
+		}
+		c, err := s.Certificate(s.ctx, args[0])
+		if err == nil {
+			c, err = s.RenewCertificate(s.ctx, c.Name)
+		}
 		if err != nil {
 			return err
 		}
@@ -422,7 +538,7 @@ the new one is there. It counts against the CA's limits, unless it is due.`}
 func certsDelete() *cobra.Command {
 	var w client.Write
 	var force, yes bool
-	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a certificate that no host needs, or an open request with its key", Args: exactArgs(1)}
+	cmd := &cobra.Command{Use: "delete NAME|HOST", Short: "Delete a certificate that no host needs, or an open request with its key", Args: exactArgs(1)}
 	cmd.Flags().BoolVar(&force, "force", false, "even if hosts are left without a certificate")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().StringVar(&w.Note, "why", "", "`TEXT` for the audit")
@@ -433,7 +549,11 @@ func certsDelete() *cobra.Command {
 		}
 		s.note("- certificate %s (%s, %s) for %s", c.Name, c.Type, c.Status, namesText(c.Names))
 		if len(c.InUse) > 0 {
-			s.note("  served for %s", strings.Join(c.InUse[:min(10, len(c.InUse))], ", "))
+			text := strings.Join(c.InUse[:min(10, len(c.InUse))], ", ")
+			if c.InUseBy > 10 {
+				text += fmt.Sprintf(" and %d more", c.InUseBy-10)
+			}
+			s.note("  served for %s", text)
 		}
 		if err := s.confirm(yes, "Delete it?"); err != nil {
 			return err
@@ -448,11 +568,15 @@ func certsDelete() *cobra.Command {
 
 func certsExport() *cobra.Command {
 	var out string
-	cmd := &cobra.Command{Use: "export NAME", Short: "Write a certificate with its chain and private key; for the admin, and noted in the audit", Args: exactArgs(1),
+	cmd := &cobra.Command{Use: "export NAME|HOST", Short: "Write a certificate with its chain and private key; for the admin, and noted in the audit", Args: exactArgs(1),
 		Example: "  fingerpost certs export shop --out shop.pem"}
 	cmd.Flags().StringVar(&out, "out", "", "`FILE` to write, for its owner alone to read (default: standard output)")
 	return remoteVerb(cmd, func(s *session, args []string) error {
-		c, err := s.ExportCertificate(s.ctx, args[0])
+		known, err := s.Certificate(s.ctx, args[0])
+		if err != nil {
+			return err
+		}
+		c, err := s.ExportCertificate(s.ctx, known.Name)
 		if err != nil {
 			return err
 		}

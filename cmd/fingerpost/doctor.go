@@ -135,6 +135,10 @@ func (d *doctor) run(f *remoteFlags, config string, hosts, resolvers []string, s
 		}
 		if s := set.Settings(); s != nil {
 			d.cas, d.own, d.private = s.ACME.CAs, s.Addresses, s.ACME.Private
+			if d.private { // where orders look for challenges, too
+				d.httpPort = cmp.Or(loopbackPort(s.Listen.HTTP), d.httpPort)
+				d.httpsPort = cmp.Or(loopbackPort(s.Listen.HTTPS), d.httpsPort)
+			}
 			if len(resolvers) == 0 {
 				resolvers = s.Resolvers
 			}

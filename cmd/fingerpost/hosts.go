@@ -42,6 +42,9 @@ func certificateText(h *admin.HostResource) string {
 		text = "live until " + c.Until.Local().Format(time.DateOnly)
 	case c.Reason != "":
 		text = c.State + ": " + c.Reason
+		if !c.NextTry.IsZero() {
+			text += "; next try " + moment(c.NextTry)
+		}
 	default:
 		text = c.State
 	}

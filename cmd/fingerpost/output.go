@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"fingerpost"
@@ -56,14 +57,14 @@ func flagError(err error) error {
 	return fmt.Errorf("--%s %q %s", bad.GetFlag().Name, bad.GetValue(), want)
 }
 
-// exactArgs and minArgs count arguments; what is wrong with them is a usage
-// error.
+// exactArgs and minArgs count arguments, of which none is empty: a shell's variable
+// that is not set. What is wrong with them is a usage error.
 func exactArgs(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
 			return wrongCount(cmd, args)
 		}
-		return nil
+		return notEmpty(args)
 	}
 }
 
@@ -72,8 +73,15 @@ func minArgs(n int) cobra.PositionalArgs {
 		if len(args) < n {
 			return wrongCount(cmd, args)
 		}
-		return nil
+		return notEmpty(args)
 	}
+}
+
+func notEmpty(args []string) error {
+	if i := slices.Index(args, ""); i >= 0 {
+		return usage(fmt.Errorf("argument %d is empty", i+1))
+	}
+	return nil
 }
 
 func wrongCount(cmd *cobra.Command, args []string) error {

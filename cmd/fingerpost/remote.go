@@ -146,6 +146,8 @@ var inVerbs = []struct {
 	here string
 }{
 	{regexp.MustCompile(`^the fields are those of GET .*`), ""},
+	{regexp.MustCompile(`^what it takes stands in GET .*`), "see --help"},
+	{regexp.MustCompile(`GET /api/v1/openapi\.json`), "the API's document, /api/v1/openapi.json of the server"},
 	{regexp.MustCompile(`GET /api/v1/session\b`), "fingerpost whoami"},
 	{regexp.MustCompile(`GET /api/v1/certificates\b`), "fingerpost certs list"},
 	{regexp.MustCompile(`GET hosts/\{host\}/certificate`), "fingerpost hosts get NAME"},

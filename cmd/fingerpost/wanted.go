@@ -50,7 +50,7 @@ func (n *node) wantedList(ctx context.Context) ([]order.Want, error) {
 func (n *node) wantedNames(ctx context.Context) (names map[string]planner.Policy, used map[string]bool, err error) {
 	names, used = map[string]planner.Policy{}, map[string]bool{}
 	add := func(pattern, team string) {
-		for _, name := range certificateNames(pattern) {
+		for _, name := range fingerpost.CertificateNames(pattern) {
 			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) && !n.imported(name) {
 				names[name] = n.policy(team)
 			}
@@ -120,21 +120,6 @@ func (n *node) imported(name string) bool {
 		}
 	}
 	return false
-}
-
-// certificateNames are what a certificate for a host pattern has to name.
-func certificateNames(pattern string) []string {
-	switch p, err := fingerpost.ParseHostPattern(pattern); {
-	case err != nil || p == "*" || strings.HasPrefix(string(p), "["):
-		return nil
-	case strings.HasPrefix(string(p), "."):
-		return []string{string(p[1:]), "*" + string(p)}
-	default:
-		if _, err := netip.ParseAddr(string(p)); err == nil {
-			return nil
-		}
-		return []string{string(p)}
-	}
 }
 
 // policy is how names of a team are ordered.
