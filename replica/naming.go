@@ -57,10 +57,13 @@ func (r *Replica) Naming(n Names) (hosts []*Item, alone []fingerpost.HostPattern
 		if len(below) == 0 && n.Certificate == "" {
 			continue
 		}
-		for name, e := range l.entries {
-			if kind, key, _ := strings.Cut(name, "\x00"); e.item != nil && (kind == KindHost || kind == KindRedirect) {
-				see(kind, key, e.item.Value)
-			}
+		for _, kind := range []string{KindHost, KindRedirect} {
+			l.tree.prefix(name(kind, ""), func(t *tree) bool {
+				if it := t.entry.item; it != nil {
+					see(kind, it.Key, it.Value)
+				}
+				return true
+			})
 		}
 		for f, hosts := range l.claims {
 			if below[parentOf(f)] {
@@ -114,15 +117,11 @@ func (r *Replica) Naming(n Names) (hosts []*Item, alone []fingerpost.HostPattern
 }
 
 // hasRedirects reports whether a form has any.
-func (r *Replica) hasRedirects(f fingerpost.HostPattern) (has bool, err error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c := &r.live.content
-	if !slices.ContainsFunc(c.levels, func(l *changes) bool { return len(l.redirects[f]) > 0 }) {
-		return true, nil // those of the snapshot are as they were
+func (r *Replica) hasRedirects(f fingerpost.HostPattern) (bool, error) {
+	for _, err := range r.view.Load().items(name(KindRedirect, string(f)+"/")) {
+		return err == nil, err
 	}
-	err = c.redirectsOf(f, func(*Item) { has = true })
-	return has, err
+	return false, nil
 }
 
 // parentOf is the name that a form is one label below, empty where there is none that
