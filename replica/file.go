@@ -285,7 +285,7 @@ func (f *file) check(src *os.File) error {
 	}
 	workers.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return err
+		return damaged("%w", err) // a disk that has lost it
 	}
 	if i := wrong.Load(); i >= 0 {
 		return damaged("checksum %d of index and table does not match", i)
