@@ -216,7 +216,7 @@ func (s *Served) preset(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 		if name := s.Default(local); name != "" {
 			if c := s.Files.Index().Named(name); c != nil {
-				return &c.tls, nil
+				return c.get()
 			}
 			if s.Load != nil {
 				if _, rev, err := s.Load(name); err == nil {
@@ -231,7 +231,7 @@ func (s *Served) preset(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 // load makes a candidate ready for a handshake.
 func (s *Served) load(c *candidate) (*tls.Certificate, error) {
 	if c.file != nil {
-		return &c.file.tls, nil
+		return c.file.get()
 	}
 	l := s.find(c.Certificate, c.Rev)
 	ready, err := l.get()
