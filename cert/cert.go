@@ -87,13 +87,22 @@ func newIndex(all []*Certificate) *Index {
 		wild:   map[string][]*Certificate{},
 	}
 	slices.SortFunc(x.all, func(a, b *Certificate) int { return strings.Compare(a.Name, b.Name) })
+	ones := make([]*Certificate, 0, len(all)) // most lists have one entry: they are pieces of this
+	add := func(names map[string][]*Certificate, host string, c *Certificate) {
+		if list := names[host]; list != nil {
+			names[host] = append(list, c)
+			return
+		}
+		ones = append(ones, c)
+		names[host] = ones[len(ones)-1 : len(ones) : len(ones)]
+	}
 	for _, c := range x.all {
 		x.byName[c.Name] = c
 		for _, host := range c.Hosts {
 			if suffix, ok := strings.CutPrefix(host, "*."); ok {
-				x.wild[suffix] = append(x.wild[suffix], c)
+				add(x.wild, suffix, c)
 			} else {
-				x.exact[host] = append(x.exact[host], c)
+				add(x.exact, host, c)
 			}
 		}
 	}

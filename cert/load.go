@@ -9,12 +9,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"fingerpost"
@@ -47,60 +49,58 @@ func Load(dir string) (x *Index, warnings []error, err error) {
 // group is the files of one certificate, and what they came to.
 type group struct {
 	name  string
-	files []stamp
+	files []string // without the folder; nil once they are read
 
-	quick    bool // it was read as [Open] does
+	print uint64 // of how the files looked when they were read
+	young bool   // one was written so lately that a second write may have left the same time behind
+	quick bool   // they were read as Open does
+
 	cert     *Certificate
 	warnings []error
 	err      error
 }
 
-// stamp is how a file looked when it was read.
-type stamp struct {
-	name  string // without the folder
-	link  bool
-	size  int64
-	mtime int64 // Unix nanoseconds
-	inode uint64
-	// young: it was read so soon after it was written that a second write may have
-	// left the same time behind.
-	young bool
-}
-
 const youngFile = 2 * time.Second // the coarsest clock of a file system (FAT)
 
-func (s *stamp) take(info os.FileInfo) {
-	s.size, s.mtime, s.inode = info.Size(), info.ModTime().UnixNano(), inode(info)
-	s.young = time.Since(info.ModTime()) < youngFile
+var printSeed = maphash.MakeSeed()
+
+// saw adds to the print of g how a file looks.
+func (g *group) saw(name string, info os.FileInfo) {
+	type look struct {
+		before      uint64
+		name        string
+		size, mtime int64
+		inode       uint64
+	}
+	g.print = maphash.Comparable(printSeed, look{g.print, name, info.Size(), info.ModTime().UnixNano(), inode(info)})
+	g.young = g.young || time.Since(info.ModTime()) < youngFile
 }
 
-// stands reports whether what was read of g is still what its files hold, as far
-// as can be told without reading them.
-func (g *group) stands(dir string, files []stamp) bool {
-	if g.quick || len(files) != len(g.files) {
+// stands reports whether what was read of last is still what the files of g hold, as
+// far as can be told without reading them.
+func (g *group) stands(dir string, last *group) bool {
+	if last.quick || last.young {
 		return false
 	}
-	for i, was := range g.files {
-		info, err := os.Stat(filepath.Join(dir, was.name))
-		if err != nil || was.young || files[i].name != was.name {
+	var now group
+	for _, file := range g.files {
+		info, err := os.Stat(filepath.Join(dir, file))
+		if err != nil {
 			return false
 		}
-		now := was
-		if now.take(info); now != was {
-			return false
-		}
+		now.saw(file, info)
 	}
-	return true
+	return now.print == last.print
 }
 
-func listFolder(dir string) ([]*group, error) {
+func listFolder(dir string) ([]group, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, &fingerpost.Error{Code: "bad_certificate", Message: "read the certificates folder: " + cause(err),
 			Hint: "create the folder, or correct certificates.dir", At: fingerpost.Position{File: dir}}
 	}
-	groups := make([]*group, 0, len(entries))
-	at := make(map[string]*group, len(entries))
+	groups := make([]group, 0, len(entries))
+	at := make(map[string]int, len(entries))
 	for _, e := range entries { // sorted by file name
 		ext := filepath.Ext(e.Name())
 		name := strings.TrimSuffix(e.Name(), ext)
@@ -113,14 +113,15 @@ func listFolder(dir string) ([]*group, error) {
 		if e.IsDir() || strings.HasPrefix(name, ".") || name == "" {
 			continue
 		}
-		g := at[name]
-		if g == nil {
-			g = &group{name: name}
-			at[name] = g
-			groups = append(groups, g)
+		i, ok := at[name]
+		if !ok {
+			i = len(groups)
+			at[name] = i
+			groups = append(groups, group{name: name})
 		}
-		g.files = append(g.files, stamp{name: e.Name(), link: !e.Type().IsRegular()})
+		groups[i].files = append(groups[i].files, e.Name())
 	}
+	slices.SortFunc(groups, func(a, b group) int { return strings.Compare(a.name, b.name) })
 	return groups, nil
 }
 
@@ -189,6 +190,9 @@ type fault func(file, message, hint string) error
 // left for later. buf is for its use, and grows.
 func (g *group) read(dir string, shared *issuers, buf *[]byte) {
 	g.cert, g.warnings, g.err = g.parse(dir, shared, buf)
+	if g.files = nil; g.cert != nil {
+		g.name = g.cert.Name
+	}
 }
 
 func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate, warnings []error, err error) {
@@ -196,19 +200,18 @@ func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate,
 		return &fingerpost.Error{Code: "bad_certificate", Message: message, Hint: hint, At: fingerpost.Position{File: filepath.Join(dir, file)}}
 	})
 	m := material{shared: shared, quick: g.quick}
-	for i := range g.files {
-		f := &g.files[i]
-		text, err := f.read(dir, buf)
+	for _, file := range g.files {
+		text, err := g.readFile(dir, file, buf)
 		if err != nil {
-			return nil, nil, fault(f.name, "read the file: "+cause(err), "fingerpost must be allowed to read it")
+			return nil, nil, fault(file, "read the file: "+cause(err), "fingerpost must be allowed to read it")
 		}
-		if err := m.addPEM(f.name, text, fault); err != nil {
+		if err := m.addPEM(file, text, fault); err != nil {
 			return nil, nil, err
 		}
 	}
 	switch {
 	case len(m.certs) == 0 && len(m.ders) == 0:
-		return nil, nil, fault(g.files[0].name, "no certificate and no key in the file", "the file must hold PEM blocks (-----BEGIN CERTIFICATE-----); convert DER with openssl x509 -inform der")
+		return nil, nil, fault(g.files[0], "no certificate and no key in the file", "the file must hold PEM blocks (-----BEGIN CERTIFICATE-----); convert DER with openssl x509 -inform der")
 	case len(m.ders) == 0:
 		return nil, nil, fault(m.certs[0].file, "the certificate has no key", "put its key beside it as "+g.name+".key")
 	case len(m.certs) == 0:
@@ -253,25 +256,25 @@ func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate,
 		warnings = append(warnings, fail(fmt.Sprintf("%d certificates do not belong to the chain", p.unused), "they are not sent; remove them, or give each certificate a file name of its own"))
 	}
 
+	// What is kept of ten thousand is kept in few pieces, most of which the garbage
+	// collector has nothing to find in.
+	der := slices.Concat(leaf.Raw, key.value)
+	chain := p.der()
+	chain[0] = der[:len(leaf.Raw):len(leaf.Raw)]
+	spki := bytes.Index(leaf.Raw, leaf.RawSubjectPublicKeyInfo)
 	file := filepath.Join(dir, p.file)
 	c = &Certificate{
 		Name: file[len(file)-len(p.file):][:len(g.name)], File: file, Hosts: hosts(leaf),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-		chain: p.der(), spki: leaf.RawSubjectPublicKeyInfo, key: key.value,
+		chain: chain, spki: der[spki : spki+len(leaf.RawSubjectPublicKeyInfo)], key: der[len(leaf.Raw):],
 		ecdsa: isECDSA(leaf),
 	}
 	return c, warnings, nil
 }
 
-// read gives what a file holds, until buf is used again.
-func (s *stamp) read(dir string, buf *[]byte) ([]byte, error) {
-	path := filepath.Join(dir, s.name)
-	if s.link { // opening a pipe would wait for its other end
-		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-			return nil, errors.New("it is not a regular file")
-		}
-	}
-	f, err := os.Open(path)
+// readFile gives what a file holds, until buf is used again.
+func (g *group) readFile(dir, name string, buf *[]byte) ([]byte, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would wait for its other end
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +283,10 @@ func (s *stamp) read(dir string, buf *[]byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.take(info)
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	g.saw(name, info)
 	b := *buf
 	for n := 0; ; {
 		if len(b)-n <= int(max(0, info.Size()-int64(n))) { // room for one more, which says that it is all

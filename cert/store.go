@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -16,9 +17,9 @@ type Store struct {
 	index   atomic.Pointer[Index]
 	issuers issuers
 
-	reload sync.Mutex        // one reading at a time, so that an older one never replaces a newer one; guards what follows
-	groups map[string]*group // as they were read last, by name; nil until then
-	unread error             // why the folder could not be read
+	reload sync.Mutex // one reading at a time, so that an older one never replaces a newer one; guards what follows
+	groups []group    // as they were read last, in the order of their names; nil until then
+	unread error      // why the folder could not be read
 }
 
 func newStore(dir string) *Store {
@@ -81,9 +82,9 @@ func (s *Store) read(quick bool) (changed bool, warnings []error, err error) {
 		wg.Go(func() {
 			var buf []byte
 			for i := range next {
-				g := groups[i]
-				if last := s.groups[g.name]; last != nil && last.stands(s.dir, g.files) {
-					groups[i] = last
+				g := &groups[i]
+				if last := findGroup(s.groups, g.name); last != nil && g.stands(s.dir, last) {
+					*g = *last
 					continue
 				}
 				g.quick = quick
@@ -95,13 +96,13 @@ func (s *Store) read(quick bool) (changed bool, warnings []error, err error) {
 	wg.Wait()
 
 	before, served := s.groups, s.index.Load()
-	s.groups = make(map[string]*group, len(groups))
+	s.groups = groups
 	all := make([]*Certificate, 0, len(groups))
 	changed = len(groups) != len(before) || s.unread != nil
 	s.unread = nil
 	var errs []error
-	for _, g := range groups {
-		s.groups[g.name] = g
+	for i := range groups {
+		g := &groups[i]
 		c, last := g.cert, served.byName[g.name]
 		switch {
 		case g.err != nil:
@@ -114,12 +115,20 @@ func (s *Store) read(quick bool) (changed bool, warnings []error, err error) {
 			all = append(all, c)
 		}
 		warnings = append(warnings, g.warnings...)
-		changed = changed || c != last || !g.saysAs(before[g.name])
+		changed = changed || c != last || !g.saysAs(findGroup(before, g.name))
 	}
 	if changed {
 		s.index.Store(newIndex(all))
 	}
 	return changed, warnings, errors.Join(errs...)
+}
+
+func findGroup(groups []group, name string) *group {
+	i, ok := slices.BinarySearchFunc(groups, name, func(g group, name string) int { return strings.Compare(g.name, name) })
+	if !ok {
+		return nil
+	}
+	return &groups[i]
 }
 
 // saysAs reports whether what is wrong with g is what was wrong before.
