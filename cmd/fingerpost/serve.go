@@ -463,6 +463,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	n.log.Info("ready", "version", version)
 	notify(n.log, daemon.SdNotifyReady)
+	forgetProgram()
 	var err error
 	select {
 	case <-ctx.Done():
