@@ -106,8 +106,12 @@ func (s *Store) read(quick bool) (changed bool, warnings []error, err error) {
 		c, last := g.cert, served.byName[g.name]
 		switch {
 		case g.err != nil:
-			c = last
 			errs = append(errs, g.err)
+			if c = last; c != nil {
+				if _, err := c.get(); err != nil { // it was never good, only believed
+					c = nil
+				}
+			}
 		case last != nil && last.same(c):
 			c, g.cert = last, last
 		}
