@@ -140,3 +140,53 @@ func TestAFolderIsLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestAFolderThatIsSwappedIsFollowed: another folder comes in its place, and is the
+// one that is watched from then on.
+func TestAFolderThatIsSwappedIsFollowed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "certificates")
+	fill := func(dir, text string) {
+		t.Helper()
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		replace(t, filepath.Join(dir, "a.pem"), text)
+	}
+	fill(dir, "1")
+	f := OpenFolder(dir)
+	texts := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Watch(ctx, func() {
+			text, _ := os.ReadFile(filepath.Join(dir, "a.pem"))
+			texts <- string(text)
+		})
+	}()
+	defer func() { cancel(); <-done }()
+	expect := func(want string) {
+		t.Helper()
+		timeout := time.After(lookEvery - 5*time.Second)
+		for got := ""; got != want; {
+			select {
+			case got = <-texts:
+			case <-timeout:
+				t.Fatalf("nobody told to look for %q", want)
+			}
+		}
+	}
+	expect("1")
+	for _, version := range []string{"2", "4", "6"} {
+		fill(dir+version, version)
+		if err := os.Rename(dir, dir+version+".old"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir+version, dir); err != nil {
+			t.Fatal(err)
+		}
+		expect(version)
+		replace(t, filepath.Join(dir, "a.pem"), version+"b")
+		expect(version + "b")
+	}
+}
