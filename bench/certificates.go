@@ -228,7 +228,10 @@ func (m *mint) writeCopy(ctx context.Context, dir string, n int) error {
 	}
 	head := replica.Head{Epoch: "bench", Rev: 1}
 	s := replica.Snapshots{Dir: filepath.Join(dir, "replica"),
-		Feed: replica.Feed{Head: func(context.Context) (replica.Head, error) { return head, nil }},
+		Feed: replica.Feed{
+			Head:    func(context.Context) (replica.Head, error) { return head, nil },
+			Changes: func(context.Context, replica.Cursor, int) ([]replica.Revision, error) { return nil, nil },
+		},
 		Scan: func(context.Context) (replica.Content, error) {
 			return replica.Content{Cursor: replica.Cursor{Epoch: "bench", Rev: 1}, Items: func(yield func(*replica.Item, error) bool) {
 				for _, kind := range []string{store.KindCertificate, store.KindServerName} {

@@ -10,13 +10,16 @@
 package cert
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,8 +31,35 @@ type Certificate struct {
 	NotBefore time.Time
 	NotAfter  time.Time
 
-	tls   tls.Certificate
 	ecdsa bool
+	chain [][]byte // the certificate and what is sent behind it, in DER
+	spki  []byte   // its public key, within chain
+	key   []byte   // in DER
+
+	ready atomic.Pointer[tls.Certificate] // nil until it is first wanted
+}
+
+// get makes c ready for a handshake. Most certificates of many are not asked for, so
+// it is done for the first client that asks. The leaf stays unparsed: it would take
+// three times the memory, and a server needs nothing of it.
+func (c *Certificate) get() (*tls.Certificate, error) {
+	if t := c.ready.Load(); t != nil {
+		return t, nil
+	}
+	key, err := parseKey(c.key)
+	if err != nil {
+		return nil, fmt.Errorf("the key of certificate %s: %s", c.Name, trim(err))
+	}
+	if public, err := x509.ParsePKIXPublicKey(c.spki); err != nil || !samePublicKey(public, key.Public()) {
+		return nil, fmt.Errorf("certificate %s does not belong to its key", c.Name)
+	}
+	c.ready.CompareAndSwap(nil, &tls.Certificate{Certificate: c.chain, PrivateKey: key})
+	return c.ready.Load(), nil
+}
+
+// same reports whether c and d are served alike.
+func (c *Certificate) same(d *Certificate) bool {
+	return c.File == d.File && bytes.Equal(c.key, d.key) && slices.EqualFunc(c.chain, d.chain, bytes.Equal)
 }
 
 // live reports whether a client whose clock is right accepts c's dates.
@@ -57,13 +87,22 @@ func newIndex(all []*Certificate) *Index {
 		wild:   map[string][]*Certificate{},
 	}
 	slices.SortFunc(x.all, func(a, b *Certificate) int { return strings.Compare(a.Name, b.Name) })
+	ones := make([]*Certificate, 0, len(all)) // most lists have one entry: they are pieces of this
+	add := func(names map[string][]*Certificate, host string, c *Certificate) {
+		if list := names[host]; list != nil {
+			names[host] = append(list, c)
+			return
+		}
+		ones = append(ones, c)
+		names[host] = ones[len(ones)-1 : len(ones) : len(ones)]
+	}
 	for _, c := range x.all {
 		x.byName[c.Name] = c
 		for _, host := range c.Hosts {
 			if suffix, ok := strings.CutPrefix(host, "*."); ok {
-				x.wild[suffix] = append(x.wild[suffix], c)
+				add(x.wild, suffix, c)
 			} else {
-				x.exact[host] = append(x.exact[host], c)
+				add(x.exact, host, c)
 			}
 		}
 	}
@@ -100,30 +139,38 @@ func (x *Index) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 		if x.preset == nil {
 			return nil, nil
 		}
-		return &x.preset.tls, nil
+		return x.preset.get()
 	}
 	exact, wild := x.find(strings.ToLower(hello.ServerName))
 	now := time.Now()
-	var fallback *Certificate // a client that can verify none, or an expired one, shall see the best of them
+	var fallback *tls.Certificate // a client that can verify none, or an expired one, shall see the best of them
+	var failed error
+	anyName := *hello // what is for the host was found by its names
+	anyName.ServerName = ""
 	for _, live := range []bool{true, false} {
 		for _, list := range [][]*Certificate{exact, wild} {
 			for _, c := range list {
 				if c.live(now) != live {
 					continue
 				}
-				if fallback == nil {
-					fallback = c
+				ready, err := c.get()
+				if err != nil {
+					failed = err
+					continue
 				}
-				if hello.SupportsCertificate(&c.tls) == nil {
-					return &c.tls, nil
+				if anyName.SupportsCertificate(ready) == nil {
+					return ready, nil
+				}
+				if fallback == nil {
+					fallback = ready
 				}
 			}
 		}
 		if fallback != nil {
-			return &fallback.tls, nil
+			return fallback, nil
 		}
 	}
-	return nil, nil
+	return nil, failed
 }
 
 // find gives the certificates for host by its exact name and by the wildcard

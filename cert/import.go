@@ -62,7 +62,7 @@ func Import(b Bundle, now time.Time) (c *fingerpost.Certificate, key []byte, war
 	case signer == nil:
 		return nil, nil, nil, fail("the certificate has no key", "add its private key; if it was requested with `certs csr`, import it under the same name")
 	}
-	cred, ok := m.credential(signer)
+	cred, ok := m.credential(func(public crypto.PublicKey) bool { return samePublicKey(public, signer.Public()) })
 	if !ok {
 		return nil, nil, nil, fail("the certificate does not belong to the key", "take the key that the certificate was requested with")
 	}
@@ -104,13 +104,16 @@ func (b *Bundle) read(fail func(message, hint string) error) (material, error) {
 	b.Text = bytes.ReplaceAll(b.Text, []byte("\ufeff"), nil) // which editors put before a text
 	var m material
 	if bytes.Contains(b.Text, []byte("-----BEGIN ")) {
-		err := m.addPEM("", b.Text, func(_, message, hint string) error {
+		fault := func(_, message, hint string) error {
 			if message == "the key is encrypted" {
 				hint = "decrypt it: openssl pkey -in encrypted.key -out plain.key"
 			}
 			return fail(message, hint)
-		})
-		return m, err
+		}
+		if err := m.addPEM("", b.Text, fault); err != nil {
+			return m, err
+		}
+		return m, m.parseKeys(fault)
 	}
 	if len(b.Text) == 0 || b.Text[0] != 0x30 { // an ASN.1 sequence
 		return m, fail("this is neither PEM nor PKCS #12", "paste PEM text, or give a .p12 or .pfx file")

@@ -3,18 +3,20 @@ package cert
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"fingerpost"
@@ -37,58 +39,58 @@ import (
 // only if the folder cannot be read. Both kinds are *fingerpost.Error, err
 // several of them joined, with the file at fault and a hint.
 func Load(dir string) (x *Index, warnings []error, err error) {
-	return load(dir, newIndex(nil))
-}
-
-// load is Load that puts the certificate of last in the place of one whose
-// files are wrong.
-func load(dir string, last *Index) (*Index, []error, error) {
-	groups, err := listFolder(dir)
-	if err != nil {
+	s := newStore(dir)
+	if _, warnings, err = s.read(false); s.groups == nil {
 		return nil, nil, err
 	}
-	type result struct {
-		cert     *Certificate
-		warnings []error
-		err      error
-	}
-	// Parsing a pair costs a point multiplication, so the work is spread.
-	results := make([]result, len(groups))
-	var wg sync.WaitGroup
-	next := make(chan int, len(groups))
-	for i := range groups {
-		next <- i
-	}
-	close(next)
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for i := range next {
-				r := &results[i]
-				r.cert, r.warnings, r.err = groups[i].read(dir)
-			}
-		})
-	}
-	wg.Wait()
-
-	var all []*Certificate
-	var warnings, errs []error
-	for i, r := range results {
-		if r.err != nil {
-			errs = append(errs, r.err)
-			r.cert = last.byName[groups[i].name]
-		}
-		if r.cert != nil {
-			all = append(all, r.cert)
-		}
-		warnings = append(warnings, r.warnings...)
-	}
-	return newIndex(all), warnings, errors.Join(errs...)
+	return s.Index(), warnings, err
 }
 
-// group is the files of one certificate.
+// group is the files of one certificate, and what they came to.
 type group struct {
 	name  string
-	files []string // without the folder
+	files []string // without the folder; nil once they are read
+
+	print uint64 // of how the files looked when they were read
+	young bool   // one was written so lately that a second write may have left the same time behind
+	quick bool   // they were read as Open does
+
+	cert     *Certificate
+	warnings []error
+	err      error
+}
+
+const youngFile = 2 * time.Second // the coarsest clock of a file system (FAT)
+
+var printSeed = maphash.MakeSeed()
+
+// saw adds to the print of g how a file looks.
+func (g *group) saw(name string, info os.FileInfo) {
+	type look struct {
+		before      uint64
+		name        string
+		size, mtime int64
+		inode       uint64
+	}
+	g.print = maphash.Comparable(printSeed, look{g.print, name, info.Size(), info.ModTime().UnixNano(), inode(info)})
+	g.young = g.young || time.Since(info.ModTime()) < youngFile
+}
+
+// stands reports whether what was read of last is still what the files of g hold, as
+// far as can be told without reading them.
+func (g *group) stands(dir string, last *group) bool {
+	if last.quick || last.young {
+		return false
+	}
+	var now group
+	for _, file := range g.files {
+		info, err := os.Stat(filepath.Join(dir, file))
+		if err != nil {
+			return false
+		}
+		now.saw(file, info)
+	}
+	return now.print == last.print
 }
 
 func listFolder(dir string) ([]group, error) {
@@ -97,8 +99,8 @@ func listFolder(dir string) ([]group, error) {
 		return nil, &fingerpost.Error{Code: "bad_certificate", Message: "read the certificates folder: " + cause(err),
 			Hint: "create the folder, or correct certificates.dir", At: fingerpost.Position{File: dir}}
 	}
-	var groups []group
-	at := map[string]int{}
+	groups := make([]group, 0, len(entries))
+	at := make(map[string]int, len(entries))
 	for _, e := range entries { // sorted by file name
 		ext := filepath.Ext(e.Name())
 		name := strings.TrimSuffix(e.Name(), ext)
@@ -119,6 +121,7 @@ func listFolder(dir string) ([]group, error) {
 		}
 		groups[i].files = append(groups[i].files, e.Name())
 	}
+	slices.SortFunc(groups, func(a, b group) int { return strings.Compare(a.name, b.name) })
 	return groups, nil
 }
 
@@ -140,21 +143,65 @@ type found[T any] struct {
 
 // material is what somebody gave us for one certificate, in any order.
 type material struct {
-	certs []found[*x509.Certificate]
-	keys  []found[crypto.Signer]
+	certs  []found[*x509.Certificate]
+	ders   []found[[]byte] // keys, not parsed yet
+	keys   []found[crypto.Signer]
+	shared *issuers // may be nil
+	quick  bool     // see sortChain
+}
+
+// issuers are the certificates of CAs that have been read: few, and each stands in
+// the files of many.
+type issuers struct {
+	mu    sync.Mutex // guards byDER
+	byDER map[string]*x509.Certificate
+}
+
+const maxIssuers = 1000 // somebody may have a CA for each certificate
+
+// parse is [x509.ParseCertificate].
+func (s *issuers) parse(der []byte) (*x509.Certificate, error) {
+	if s == nil {
+		return x509.ParseCertificate(der)
+	}
+	s.mu.Lock()
+	c := s.byDER[string(der)]
+	s.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	c, err := x509.ParseCertificate(der)
+	if err == nil && c.IsCA {
+		s.mu.Lock()
+		if s.byDER == nil || len(s.byDER) >= maxIssuers {
+			s.byDER = map[string]*x509.Certificate{}
+		}
+		s.byDER[string(der)] = c
+		s.mu.Unlock()
+	}
+	return c, err
 }
 
 // fault makes the error of something that is wrong in a file.
 type fault func(file, message, hint string) error
 
-// read reads and checks the certificate of one group.
-func (g *group) read(dir string) (c *Certificate, warnings []error, err error) {
+// read reads and checks the certificate of one group. Where it is quick, it takes a
+// key at its word about whose it is, and issuers by their names: what takes time is
+// left for later. buf is for its use, and grows.
+func (g *group) read(dir string, shared *issuers, buf *[]byte) {
+	g.cert, g.warnings, g.err = g.parse(dir, shared, buf)
+	if g.files = nil; g.cert != nil {
+		g.name = g.cert.Name
+	}
+}
+
+func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate, warnings []error, err error) {
 	fault := fault(func(file, message, hint string) error {
 		return &fingerpost.Error{Code: "bad_certificate", Message: message, Hint: hint, At: fingerpost.Position{File: filepath.Join(dir, file)}}
 	})
-	var m material
+	m := material{shared: shared, quick: g.quick}
 	for _, file := range g.files {
-		text, err := os.ReadFile(filepath.Join(dir, file))
+		text, err := g.readFile(dir, file, buf)
 		if err != nil {
 			return nil, nil, fault(file, "read the file: "+cause(err), "fingerpost must be allowed to read it")
 		}
@@ -163,22 +210,31 @@ func (g *group) read(dir string) (c *Certificate, warnings []error, err error) {
 		}
 	}
 	switch {
-	case len(m.certs) == 0 && len(m.keys) == 0:
+	case len(m.certs) == 0 && len(m.ders) == 0:
 		return nil, nil, fault(g.files[0], "no certificate and no key in the file", "the file must hold PEM blocks (-----BEGIN CERTIFICATE-----); convert DER with openssl x509 -inform der")
-	case len(m.keys) == 0:
+	case len(m.ders) == 0:
 		return nil, nil, fault(m.certs[0].file, "the certificate has no key", "put its key beside it as "+g.name+".key")
 	case len(m.certs) == 0:
-		return nil, nil, fault(m.keys[0].file, "the key has no certificate", "put its certificate beside it as "+g.name+".crt")
+		return nil, nil, fault(m.ders[0].file, "the key has no certificate", "put its certificate beside it as "+g.name+".crt")
 	}
-	key := m.keys[0]
-	for _, other := range m.keys[1:] {
-		if !samePublicKey(other.value.Public(), key.value.Public()) {
-			return nil, nil, fault(other.file, "another key than in "+filepath.Join(dir, key.file), "keep the one that belongs to the certificate, and give each certificate a file name of its own")
-		}
+	key := m.ders[0]
+	p, ok := credential{}, false
+	if g.quick && len(m.ders) == 1 {
+		p, ok = m.credential(func(public crypto.PublicKey) bool { return states(key.value, public) })
 	}
-	p, ok := m.credential(key.value)
 	if !ok {
-		return nil, nil, fault(m.certs[0].file, "the certificate does not belong to the key in "+filepath.Join(dir, key.file), "take the key that the certificate was requested with; several certificates need different file names")
+		if err := m.parseKeys(fault); err != nil {
+			return nil, nil, err
+		}
+		first := m.keys[0].value.Public()
+		for _, other := range m.keys[1:] {
+			if !samePublicKey(other.value.Public(), first) {
+				return nil, nil, fault(other.file, "another key than in "+filepath.Join(dir, key.file), "keep the one that belongs to the certificate, and give each certificate a file name of its own")
+			}
+		}
+		if p, ok = m.credential(func(public crypto.PublicKey) bool { return samePublicKey(public, first) }); !ok {
+			return nil, nil, fault(m.certs[0].file, "the certificate does not belong to the key in "+filepath.Join(dir, key.file), "take the key that the certificate was requested with; several certificates need different file names")
+		}
 	}
 	fail := func(message, hint string) error { return fault(p.file, message, hint) }
 	if err := p.check(fail); err != nil {
@@ -200,13 +256,64 @@ func (g *group) read(dir string) (c *Certificate, warnings []error, err error) {
 		warnings = append(warnings, fail(fmt.Sprintf("%d certificates do not belong to the chain", p.unused), "they are not sent; remove them, or give each certificate a file name of its own"))
 	}
 
+	// What is kept of ten thousand is kept in few pieces, most of which the garbage
+	// collector has nothing to find in.
+	der := slices.Concat(leaf.Raw, key.value)
+	chain := p.der()
+	chain[0] = der[:len(leaf.Raw):len(leaf.Raw)]
+	spki := bytes.Index(leaf.Raw, leaf.RawSubjectPublicKeyInfo)
+	file := filepath.Join(dir, p.file)
 	c = &Certificate{
-		Name: g.name, File: filepath.Join(dir, p.file), Hosts: hosts(leaf),
+		Name: file[len(file)-len(p.file):][:len(g.name)], File: file, Hosts: hosts(leaf),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-		tls:   tls.Certificate{PrivateKey: key.value, Leaf: leaf, Certificate: p.der()},
+		chain: chain, spki: der[spki : spki+len(leaf.RawSubjectPublicKeyInfo)], key: der[len(leaf.Raw):],
 		ecdsa: isECDSA(leaf),
 	}
 	return c, warnings, nil
+}
+
+// readFile gives what a file holds, until buf is used again.
+func (g *group) readFile(dir, name string, buf *[]byte) ([]byte, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would wait for its other end
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	g.saw(name, info)
+	b := *buf
+	for n := 0; ; {
+		if len(b)-n <= int(max(0, info.Size()-int64(n))) { // room for one more, which says that it is all
+			b = append(b, make([]byte, max(4<<10, int(info.Size())))...)
+			*buf = b
+		}
+		more, err := f.Read(b[n:])
+		if n += more; err == io.EOF || err == nil && int64(n) == info.Size() {
+			return b[:n], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// states reports whether a private key says that public is its own: its DER nearly
+// always holds the point, or the modulus. What it says is checked before it is used.
+func states(key []byte, public crypto.PublicKey) bool {
+	switch public := public.(type) {
+	case *ecdsa.PublicKey:
+		point, err := public.Bytes()
+		return err == nil && bytes.Contains(key, point)
+	case *rsa.PublicKey:
+		return bytes.Contains(key, public.N.Bytes())
+	}
+	return false
 }
 
 // addPEM appends what the text of one file holds.
@@ -218,7 +325,7 @@ func (m *material) addPEM(file string, text []byte, fault fault) error {
 		}
 		switch {
 		case block.Type == "CERTIFICATE", block.Type == "X509 CERTIFICATE":
-			c, err := x509.ParseCertificate(block.Bytes)
+			c, err := m.shared.parse(block.Bytes)
 			if err != nil {
 				return fault(file, "a certificate cannot be read: "+trim(err), "is the file whole?")
 			}
@@ -226,11 +333,7 @@ func (m *material) addPEM(file string, text []byte, fault fault) error {
 		case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 			return fault(file, "the key is encrypted", "decrypt it: openssl pkey -in "+file+" -out plain.key, and take care who can read it")
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			key, err := parseKey(block.Bytes)
-			if err != nil {
-				return fault(file, "the key cannot be read: "+trim(err), "RSA or ECDSA in PKCS #8, PKCS #1 or SEC 1 form")
-			}
-			m.keys = append(m.keys, found[crypto.Signer]{key, file})
+			m.ders = append(m.ders, found[[]byte]{block.Bytes, file})
 		}
 		// Other blocks (EC PARAMETERS, DH PARAMETERS) say nothing that the key
 		// does not.
@@ -238,6 +341,19 @@ func (m *material) addPEM(file string, text []byte, fault fault) error {
 	if bytes.Contains(text, []byte("-----BEGIN ")) {
 		return fault(file, "a PEM block cannot be read", "is the file whole? each -----BEGIN needs its -----END, on lines of their own")
 	}
+	return nil
+}
+
+// parseKeys parses what addPEM has found.
+func (m *material) parseKeys(fault fault) error {
+	for _, der := range m.ders {
+		key, err := parseKey(der.value)
+		if err != nil {
+			return fault(der.file, "the key cannot be read: "+trim(err), "RSA or ECDSA in PKCS #8, PKCS #1 or SEC 1 form")
+		}
+		m.keys = append(m.keys, found[crypto.Signer]{key, der.file})
+	}
+	m.ders = nil
 	return nil
 }
 
@@ -255,11 +371,12 @@ type credential struct {
 	unused int                 // certificates that belong to no such chain
 }
 
-// credential finds the certificate of key, the one that is valid longest, and its chain.
-func (m *material) credential(key crypto.Signer) (p credential, ok bool) {
+// credential finds the certificate whose public key is the one, of several that
+// which is valid longest, and its chain.
+func (m *material) credential(own func(crypto.PublicKey) bool) (p credential, ok bool) {
 	leaf := -1
 	for i, c := range m.certs {
-		if samePublicKey(c.value.PublicKey, key.Public()) && (leaf < 0 || c.value.NotAfter.After(m.certs[leaf].value.NotAfter)) {
+		if (leaf < 0 || c.value.NotAfter.After(m.certs[leaf].value.NotAfter)) && own(c.value.PublicKey) {
 			leaf = i
 		}
 	}
@@ -267,7 +384,7 @@ func (m *material) credential(key crypto.Signer) (p credential, ok bool) {
 		return credential{}, false
 	}
 	p.file = m.certs[leaf].file
-	p.chain, p.rooted, p.unused = sortChain(m.certs[leaf].value, m.certs)
+	p.chain, p.rooted, p.unused = sortChain(m.certs[leaf].value, m.certs, m.quick)
 	return p, true
 }
 
@@ -336,15 +453,22 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 // sortChain gives what is sent with leaf: leaf itself, then each issuer after
 // what it signed. The root stays out, since a client that does not have it
 // already does not trust it (RFC 8446 4.4.2); rooted tells whether it was there.
-// unused counts the certificates of certs that belong to no such chain.
-func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate]) (chain []*x509.Certificate, rooted bool, unused int) {
+// unused counts the certificates of certs that belong to no such chain. Where it is
+// quick, issuers are known by name and number of their keys, without their signatures.
+func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate], quick bool) (chain []*x509.Certificate, rooted bool, unused int) {
 	chain = []*x509.Certificate{leaf}
 	used := map[*x509.Certificate]bool{leaf: true}
 	last := leaf
 	for !isSelfIssued(last) {
 		i := slices.IndexFunc(certs, func(f found[*x509.Certificate]) bool {
 			c := f.value
-			return !used[c] && bytes.Equal(c.RawSubject, last.RawIssuer) && last.CheckSignatureFrom(c) == nil
+			if used[c] || !bytes.Equal(c.RawSubject, last.RawIssuer) {
+				return false
+			}
+			if quick && len(c.SubjectKeyId) > 0 && bytes.Equal(c.SubjectKeyId, last.AuthorityKeyId) {
+				return true
+			}
+			return last.CheckSignatureFrom(c) == nil
 		})
 		if i < 0 {
 			break

@@ -101,11 +101,14 @@ func TestEveryFormOfFilesLoads(t *testing.T) {
 			if x.Len() != 1 || c == nil {
 				t.Fatalf("loaded %v, want one named a", names(x))
 			}
-			if len(c.tls.Certificate) != tt.chain || !bytes.Equal(c.tls.Certificate[0], c.tls.Leaf.Raw) {
-				t.Errorf("%d certificates in the chain, want %d with the leaf first", len(c.tls.Certificate), tt.chain)
+			if len(c.chain) != tt.chain {
+				t.Errorf("%d certificates in the chain, want %d with the leaf first", len(c.chain), tt.chain)
 			}
-			if len(c.tls.Leaf.DNSNames) != 1 {
-				t.Errorf("took %v for the leaf", c.tls.Leaf.Subject)
+			if leaf := leafOf(t, c); len(leaf.DNSNames) != 1 {
+				t.Errorf("took %v for the leaf", leaf.Subject)
+			}
+			if _, err := c.get(); err != nil {
+				t.Error(err)
 			}
 		})
 	}
@@ -222,14 +225,14 @@ func TestReloadKeepsWhatIsBrokenAndTakesTheRest(t *testing.T) {
 	for name, text := range pair("b", "b.example", "c.example") {
 		write(t, dir, name, text)
 	}
-	if _, err := s.Reload(); err == nil {
+	if _, _, err := s.Reload(); err == nil {
 		t.Error("the torn pair is not reported")
 	}
 	if s.Index().Named("a") != oldA || s.Index().Named("b") == oldB || !s.Covers("a.example") || !s.Covers("c.example") {
 		t.Error("want the old a and the new b")
 	}
 	write(t, dir, "a.key", newA["a.key"])
-	if _, err := s.Reload(); err != nil {
+	if _, _, err := s.Reload(); err != nil {
 		t.Error(err)
 	}
 	if s.Index().Named("a") == oldA {
@@ -241,13 +244,13 @@ func TestReloadKeepsWhatIsBrokenAndTakesTheRest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Reload(); err != nil || s.Covers("a.example") {
+	if _, _, err := s.Reload(); err != nil || s.Covers("a.example") {
 		t.Error("a certificate whose files are gone is still served")
 	}
 	if err := os.Rename(dir, dir+"-away"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Reload(); err == nil || !s.Covers("b.example") {
+	if _, _, err := s.Reload(); err == nil || !s.Covers("b.example") {
 		t.Error("a folder that cannot be read must change nothing")
 	}
 }

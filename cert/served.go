@@ -1,6 +1,7 @@
 package cert
 
 import (
+	"bytes"
 	"container/list"
 	"crypto/tls"
 	"crypto/x509"
@@ -62,17 +63,21 @@ type Served struct {
 	issuers map[string][]byte
 }
 
-// loaded is a certificate as crypto/tls wants it, or will be once get returns.
+// loaded is a certificate as crypto/tls wants it, or will be once it is built.
 type loaded struct {
 	name  string
 	rev   int64
-	bytes int
-	get   func() (*tls.Certificate, error) // runs once, waits for whoever runs it
+	bytes int // guarded by Served.mu
+
+	once sync.Once // guards what follows: the first who wants it builds it, others wait
+	cert tls.Certificate
+	err  error
 }
 
-// answers is how many answers of Named are kept: for hosts that are asked for all
-// the time, which a request over http may do in a microsecond.
-const answers = 4096
+// answers is how many answers of Named are kept, of some 200 bytes each: for hosts
+// that are asked for all the time, which a request over http may do in a microsecond,
+// and which costs a handshake some ten.
+const answers = 1 << 16
 
 type answer struct {
 	name    string
@@ -219,7 +224,7 @@ func (s *Served) preset(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 		if name := s.Default(local); name != "" {
 			if c := s.Files.Index().Named(name); c != nil {
-				return &c.tls, nil
+				return c.get()
 			}
 			if s.Load != nil {
 				if _, rev, err := s.Load(name); err == nil {
@@ -234,14 +239,15 @@ func (s *Served) preset(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 // load makes a candidate ready for a handshake.
 func (s *Served) load(c *candidate) (*tls.Certificate, error) {
 	if c.file != nil {
-		return &c.file.tls, nil
+		return c.file.get()
 	}
 	l := s.find(c.Certificate, c.Rev)
-	ready, err := l.get()
-	if err != nil {
+	l.once.Do(func() { l.err = s.build(l) })
+	if l.err != nil {
 		s.drop(l)
+		return nil, l.err
 	}
-	return ready, err
+	return &l.cert, nil
 }
 
 // find gives what is kept of a certificate, if it is of that revision, or begins
@@ -257,7 +263,6 @@ func (s *Served) find(name string, rev int64) *loaded {
 		s.remove(e)
 	}
 	l := &loaded{name: name, rev: rev}
-	l.get = sync.OnceValues(func() (*tls.Certificate, error) { return s.build(l) })
 	if s.ready == nil {
 		s.ready = map[string]*list.Element{}
 	}
@@ -286,21 +291,21 @@ const overhead = 900
 
 // build reads a certificate and opens its key. The leaf stays unparsed: it would
 // take three times the memory, and a server needs nothing of it.
-func (s *Served) build(l *loaded) (*tls.Certificate, error) {
+func (s *Served) build(l *loaded) error {
 	c, _, err := s.Load(l.name)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", l.name, err)
+		return fmt.Errorf("certificate %s: %w", l.name, err)
 	}
 	if len(c.Chain) == 0 {
-		return nil, fmt.Errorf("certificate %s is empty", l.name)
+		return fmt.Errorf("certificate %s is empty", l.name)
 	}
 	der, err := s.Sealer.Open(KeyPurpose(l.name), c.Key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, err := parseKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("the key of certificate %s: %s", l.name, trim(err))
+		return fmt.Errorf("the key of certificate %s: %s", l.name, trim(err))
 	}
 	max := s.CacheBytes
 	if max == 0 {
@@ -309,8 +314,9 @@ func (s *Served) build(l *loaded) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	size := overhead + len(c.Chain[0])
-	for i, link := range c.Chain[1:] {
-		c.Chain[i+1] = s.shared(link)
+	chain := append(make([][]byte, 0, len(c.Chain)), bytes.Clone(c.Chain[0])) // what it was read from has room to spare
+	for _, link := range c.Chain[1:] {
+		chain = append(chain, s.shared(link))
 	}
 	if e := s.ready[l.name]; e != nil && e.Value == l {
 		l.bytes = size
@@ -319,7 +325,8 @@ func (s *Served) build(l *loaded) (*tls.Certificate, error) {
 	for last := s.order.Back(); s.bytes > max && last != nil && last.Value != l; last = s.order.Back() {
 		s.remove(last)
 	}
-	return &tls.Certificate{Certificate: c.Chain, PrivateKey: key}, nil
+	l.cert.Certificate, l.cert.PrivateKey = chain, key
+	return nil
 }
 
 // shared gives one copy of an issuer's certificate for all. s.mu is held.

@@ -127,7 +127,7 @@ func TestServedChoosesAmongFilesAndStore(t *testing.T) {
 		}
 		return c.Serial
 	}
-	file := fmt.Sprintf("%x", s.Files.Index().Named("file").tls.Leaf.SerialNumber)
+	file := fmt.Sprintf("%x", leafOf(t, s.Files.Index().Named("file")).SerialNumber)
 	rsaOnly := &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}
 	for _, tt := range []struct {
 		why, host string

@@ -230,8 +230,9 @@ func (h *hostBuilder) writeLiterals(space uint64, paths map[string]*pathRules) {
 		p := paths[path]
 		var indexed []uint64
 		for _, key := range sortedKeys(p.byQuery) {
+			group := h.appendGroup(nil, p.byQuery[key])
 			indexed = append(indexed, uint64(len(h.table.arena)))
-			h.enterRecord(hashIn(h.hash, space+spaceExactQuery, hashString(key)), h.owner+space+spaceExactQuery, key, h.appendGroup(nil, p.byQuery[key]))
+			h.enterRecord(hashIn(h.hash, space+spaceExactQuery, hashString(key)), h.owner+space+spaceExactQuery, key, group)
 		}
 		h.literal = append(h.literal[:0], 0)
 		if indexed != nil {

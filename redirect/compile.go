@@ -138,7 +138,7 @@ func CompileSorted(hosts []fingerpost.Host, redirects iter.Seq2[fingerpost.Redir
 }
 
 func newBuilder(base *Table, rules int) *builder {
-	return &builder{table: &Table{base: base, arena: make([]byte, headerSize, headerSize+128*rules)}, pages: map[string]uint64{}}
+	return &builder{table: &Table{base: base, arena: make([]byte, headerSize, headerSize+128*rules)}, pages: map[string]uint64{}, begins: map[string]uint64{}}
 }
 
 func (b *builder) compile(hosts []fingerpost.Host, redirects []fingerpost.Redirect) (*Table, error) {
@@ -176,6 +176,7 @@ type builder struct {
 	entries []entry
 	owners  uint64 // the last owner number given away
 	pages   map[string]uint64
+	begins  map[string]uint64 // see common; zero for what only one target has begun with
 	regexes int
 	gone    []fingerpost.HostPattern
 	brief   bool                   // the table does not stay for long
@@ -185,7 +186,7 @@ type builder struct {
 	refused func(error)            // takes what is wrong, which is left out; nil to collect it in errs
 	errs    []error
 
-	rule, group, literal []byte // records that are being written, for their memory: a third of all allocations otherwise
+	rule, group, literal, target []byte // records that are being written, for their memory: a third of all allocations otherwise
 }
 
 // hostInput is what is known of a host form before it is built.

@@ -65,6 +65,10 @@ func (m *matcher) location(c cursor) {
 	a, flags := m.a, m.best.flags
 	dst := a.Location[:0]
 	if flags&flagPlain != 0 {
+		if flags&flagCommon != 0 {
+			common := cursor{c.b, c.offset()}
+			dst = append(dst, common.string()...)
+		}
 		dst = append(dst, c.string()...)
 	} else {
 		dst = m.expand(dst, &c)

@@ -150,3 +150,19 @@ func TestExplainListsRulesOfOtherQueryValues(t *testing.T) {
 		t.Errorf("candidates %v, answer by %s", got, a.Rule.ID())
 	}
 }
+
+// TestExplainFindsRulesOfOtherQueries: also where what belongs to a rule is written
+// between the records that are looked through.
+func TestExplainFindsRulesOfOtherQueries(t *testing.T) {
+	gone := fingerpost.Redirect{From: "a.x/p?k=1", Status: 410, Page: "<p>gone", ID: "gone"}
+	table := compile(t, nil, gone, move("a.x/p?k=2", "https://t.test/products/2", id("two")), move("a.x/p?k=3", "https://t.test/products/3", id("three")))
+	trace, _ := explain(t, table, "http://a.x/p?k=9")
+	var ids []string
+	for _, c := range trace.Candidates {
+		ids = append(ids, c.ID)
+	}
+	slices.Sort(ids)
+	if want := []string{"gone", "three", "two"}; !slices.Equal(ids, want) {
+		t.Errorf("candidates %q, want %q", ids, want)
+	}
+}

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"slices"
@@ -45,6 +46,7 @@ const (
 	flagCheck                  // the Location could be the request's own URL, or a bad one
 	flagRegex                  // is a regex
 	flagFoldCase               // which ignores case
+	flagCommon                 // the target's base is literal, and begins as those of others do
 
 	statusShift = 24 // the rest of the word: an index into statuses
 )
@@ -60,6 +62,8 @@ var statuses = [...]int{301, 302, 303, 307, 308, 404, 410, 451}
 //	[flagWhen]       [flagVaries: string Vary] conditions
 //	[flagExtras]     uvarint age+1 · string headers · offset of the page
 //	[a target]       base · [flagToQuery] query · [flagToFragment] fragment
+//
+// A base that is literal is a string, with flagCommon behind the offset of another one.
 func (b *builder) appendRule(dst []byte, r *rule) []byte {
 	src, to := r.source, &r.parsed.To
 	status := src.StatusOrDefault()
@@ -82,8 +86,15 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 	set(flagVaries, vary != "")
 	set(flagPrivate, isPrivate(src.When))
 	set(flagExtras, extras)
-	plain := plainSize(to.Base)
-	set(flagPlain, target && plain > 0)
+	var plain []byte
+	var common uint64
+	if target {
+		b.target = appendPlain(b.target[:0], to.Base)
+		plain = b.target
+		common, plain = b.common(plain)
+	}
+	set(flagPlain, len(plain) > 0 || common > 0)
+	set(flagCommon, common > 0)
 	set(flagToQuery, len(to.Query) > 0)
 	set(flagToFragment, to.HasFragment)
 	set(flagDrop, src.Query == "drop" || to.DropsQuery)
@@ -139,10 +150,10 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 		return dst
 	}
 	if flags&flagPlain != 0 {
-		dst = binary.AppendUvarint(dst, uint64(plain))
-		for _, part := range to.Base {
-			dst = append(dst, part.Literal...)
+		if common > 0 {
+			dst = appendOffset(dst, common)
 		}
+		dst = appendString(dst, plain)
 	} else {
 		dst = appendTemplate(dst, r, to.Base)
 	}
@@ -155,15 +166,45 @@ func (b *builder) appendRule(dst []byte, r *rule) []byte {
 	return dst
 }
 
-// plainSize is the length of the text of parts that are all literal, else 0.
-func plainSize(parts []fingerpost.Part) (n int) {
+// appendPlain appends the text of parts that are all literal, else nothing.
+func appendPlain(dst []byte, parts []fingerpost.Part) []byte {
 	for _, p := range parts {
 		if p.Literal == "" {
-			return 0
+			return dst[:0]
 		}
-		n += len(p.Literal)
+		dst = append(dst, p.Literal...)
 	}
-	return n
+	return dst
+}
+
+const (
+	minCommon = 12      // bytes; what stands in its place takes six
+	maxCommon = 100_000 // that are looked out for
+)
+
+// common finds what a target has in common with others: all up to its last slash,
+// from the second target on that begins so. Most targets of a table lead to few
+// places, and with their beginnings written once it is a quarter smaller. It gives
+// the offset of that text, zero where it is not worth it, and what is left.
+func (b *builder) common(target []byte) (at uint64, rest []byte) {
+	n := bytes.LastIndexByte(target, '/') + 1
+	if n < minCommon {
+		return 0, target
+	}
+	at, known := b.begins[string(target[:n])]
+	switch {
+	case at > 0:
+	case known:
+		at = uint64(len(b.table.arena))
+		b.table.arena = appendString(b.table.arena, target[:n])
+		b.begins[string(target[:n])] = at
+	case len(b.begins) < maxCommon:
+		b.begins[string(target[:n])] = 0
+		fallthrough
+	default:
+		return 0, target
+	}
+	return at, target[n:]
 }
 
 // needsCheck reports whether an expanded target has to be looked at before it

@@ -67,7 +67,7 @@ func (t *Table) readRegexp(c *cursor, flags uint32) (re lazyRegexp, begin string
 var neverMatches = regexp.MustCompile(`[^\x00-\x{10FFFF}]`)
 
 const (
-	magic      = "FPTABLE1"
+	magic      = "FPTABLE2"
 	headerSize = 64
 
 	tableCountries = 1 << 0 // a rule asks for the visitor's country

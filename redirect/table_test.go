@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -112,5 +113,37 @@ func TestExpandedLocation(t *testing.T) {
 				t.Errorf("net/url reads %q otherwise", tt.location)
 			}
 		})
+	}
+}
+
+// TestTargetsShareTheirBeginnings: what many targets begin with is written once, and
+// each is answered whole.
+func TestTargetsShareTheirBeginnings(t *testing.T) {
+	const n, begin = 1000, "https://shop.example.com/a/long/way/to/the/products/"
+	size := func(begin func(i int) string) int {
+		var rules []fingerpost.Redirect
+		for i := range n {
+			rules = append(rules, fingerpost.Redirect{From: fmt.Sprintf("a.example/%d", i), To: fmt.Sprintf("%s%d", begin(i), i)})
+		}
+		rules = append(rules, fingerpost.Redirect{From: "b.example", To: begin(0)})
+		table := compileOne(t, rules...)
+		var a Answer
+		for i := range n {
+			r := request(t, fmt.Sprintf("https://a.example/%d?x=1", i))
+			table.Answer(&r, &a)
+			if got, want := string(a.Location), fmt.Sprintf("%s%d?x=1", begin(i), i); got != want {
+				t.Fatalf("location = %q, want %q", got, want)
+			}
+		}
+		r := request(t, "https://b.example/")
+		if table.Answer(&r, &a); string(a.Location) != begin(0) {
+			t.Errorf("location = %q, want %q", a.Location, begin(0))
+		}
+		return len(table.Bytes())
+	}
+	shared := size(func(int) string { return begin })
+	own := size(func(i int) string { return fmt.Sprintf("%s%04d/", begin[:len(begin)-5], i) })
+	if saved := (own - shared) / n; saved < len(begin)-10 {
+		t.Errorf("%d bytes with beginnings in common, %d without: %d saved for each of %d", shared, own, saved, len(begin))
 	}
 }

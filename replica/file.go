@@ -1,15 +1,17 @@
 package replica
 
 import (
+	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"runtime"
-	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -33,7 +35,7 @@ import (
 //
 // Opening it reads index, table, sums and trailer, and checks every byte of them:
 // code that follows offsets relies on it. Content is checked block by block
-// whenever it is read, and all of it by verify.
+// whenever it is read, and all of it by verify. None of this looks at a mapping.
 const (
 	preambleSize = 64
 	preamble     = "fingerpost snapshot 1\n"
@@ -144,7 +146,7 @@ func (f *file) open(src *os.File) (table []byte, err error) {
 	if table, err = mapFile(src, f.Table, f.TableN); err != nil {
 		return nil, err
 	}
-	if err := f.check(src, table); err != nil {
+	if err := f.check(src); err != nil {
 		return table, err
 	}
 	if f.table, err = redirect.Open(table); err != nil {
@@ -226,9 +228,29 @@ func (f *file) readTrailer(src *os.File) error {
 
 func chunks(n int64) int64 { return (n + chunkSize - 1) / chunkSize }
 
+// extent is some bytes of a file.
+type extent struct{ at, n int64 }
+
+// readSize is how much of a file is read at once to be checked. It is read, and not
+// looked at where it is mapped: what is touched of a mapping is memory of the
+// process, and most of a file is touched for nothing else.
+const readSize = 256 << 10
+
+// sum is the CRC32C of an extent.
+func (e extent) sum(src io.ReaderAt, buf []byte) (sum uint32, err error) {
+	for e.n > 0 {
+		b := buf[:min(e.n, int64(len(buf)))]
+		if _, err := src.ReadAt(b, e.at); err != nil {
+			return 0, err
+		}
+		sum = crc32.Update(sum, castagnoli, b)
+		e.at, e.n = e.at+int64(len(b)), e.n-int64(len(b))
+	}
+	return sum, nil
+}
+
 // check compares the sums of index and table.
-func (f *file) check(src *os.File, table []byte) error {
-	head := f.mapped[f.Index:]
+func (f *file) check(src *os.File) error {
 	sums := make([]byte, f.Body-f.Table-f.TableN)
 	if _, err := src.ReadAt(sums, f.Table+f.TableN); err != nil {
 		return err
@@ -236,32 +258,40 @@ func (f *file) check(src *os.File, table []byte) error {
 	if crc32.Checksum(sums, castagnoli) != f.Sums {
 		return damaged("its checksums do not match their own")
 	}
-	var parts [][]byte
-	for _, section := range [][]byte{head, table} {
-		parts = slices.AppendSeq(parts, slices.Chunk(section, chunkSize))
+	var all []extent
+	for _, section := range []extent{{f.Index, f.Table - f.Index}, {f.Table, f.TableN}} {
+		for ; section.n > 0; section = (extent{section.at + chunkSize, section.n - chunkSize}) {
+			all = append(all, extent{section.at, min(section.n, chunkSize)})
+		}
 	}
 	var wrong atomic.Int64
 	wrong.Store(-1)
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(parts)) {
+	errs := make([]error, min(runtime.GOMAXPROCS(0), len(all)))
+	for w := range errs {
 		workers.Go(func() {
-			for {
+			buf := make([]byte, readSize)
+			for errs[w] == nil {
 				i := next.Add(1) - 1
-				if i >= int64(len(parts)) {
+				if i >= int64(len(all)) {
 					return
 				}
-				prefault(parts[i])
-				if crc32.Checksum(parts[i], castagnoli) != binary.LittleEndian.Uint32(sums[4*i:]) {
+				var sum uint32
+				if sum, errs[w] = all[i].sum(src, buf); sum != binary.LittleEndian.Uint32(sums[4*i:]) {
 					wrong.Store(i)
 				}
 			}
 		})
 	}
 	workers.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return damaged("%w", err) // a disk that has lost it
+	}
 	if i := wrong.Load(); i >= 0 {
 		return damaged("checksum %d of index and table does not match", i)
 	}
+	head := f.mapped[f.Index:]
 	entries := int64(len(head)) - f.padding() - 8*f.Blocks
 	if entries < 0 {
 		return damaged("%d blocks do not fit the index", f.Blocks)
@@ -447,27 +477,73 @@ func (f *file) claims(form fingerpost.HostPattern) (hosts []string, err error) {
 	return hosts, err
 }
 
-// verify reads all content and checks it, unless it is told to stop.
+// verify reads all content and checks it, unless it is told to stop. What has been
+// removed meanwhile needs no check.
 func (f *file) verify(stop <-chan struct{}) error {
-	defer runtime.KeepAlive(f)
+	src, err := os.Open(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	// The blocks stand one behind another, and so do their entries.
+	content := bufio.NewReaderSize(io.NewSectionReader(src, preambleSize, f.Index-preambleSize), readSize)
+	entries := bufio.NewReaderSize(io.NewSectionReader(src, f.Index, int64(len(f.index))), 16<<10)
 	at := int64(preambleSize)
-	for i := range int(f.Blocks) {
+	for i := range f.Blocks {
 		select {
 		case <-stop:
 			return nil
 		default:
 		}
-		b, err := f.block(i)
+		b, want, err := readEntry(entries)
 		if err != nil {
-			return err
+			return damaged("%s: entry %d of the index: %w", f.path, i, err)
 		}
-		if crc32.Checksum(b.data, castagnoli) != b.sum {
+		if b.at != at {
+			return damaged("%s: block %d of its content does not follow on the one before", f.path, i)
+		}
+		var sum uint32
+		for at += b.n; b.n > 0 && err == nil; {
+			var some []byte
+			some, err = content.Peek(int(min(b.n, readSize)))
+			sum = crc32.Update(sum, castagnoli, some)
+			b.n -= int64(len(some))
+			content.Discard(len(some))
+		}
+		if err != nil {
+			return damaged("%s: block %d of its content: %w", f.path, i, err)
+		}
+		if sum != want {
 			return damaged("%s: block %d of its content", f.path, i)
 		}
-		at += int64(len(b.data))
 	}
 	if at != f.Index {
 		return damaged("%s: its content has %d bytes in blocks and %d in all", f.path, at, f.Index)
 	}
 	return nil
+}
+
+// readEntry reads where a block is, and its sum; see block.
+func readEntry(r *bufio.Reader) (b extent, sum uint32, err error) {
+	n, err := binary.ReadUvarint(r)
+	if err != nil {
+		return b, 0, err
+	}
+	if _, err := r.Discard(int(n)); err != nil {
+		return b, 0, err
+	}
+	at, err := binary.ReadUvarint(r)
+	if err != nil {
+		return b, 0, err
+	}
+	n, err = binary.ReadUvarint(r)
+	if err != nil {
+		return b, 0, err
+	}
+	var four [4]byte
+	_, err = io.ReadFull(r, four[:])
+	return extent{int64(at), int64(n)}, binary.LittleEndian.Uint32(four[:]), err
 }

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -131,16 +132,99 @@ func (p *Paths) renew() (changed bool) {
 	return changed
 }
 
+// Folder is a folder of files that somebody else reads, maybe tens of thousands of
+// them: it tells when to look at them again.
+type Folder struct {
+	dir    string
+	n      *notifier
+	looked map[string]int64 // when the folders that are followed had changed last; see changes
+	last   time.Time        // when the files were looked at
+	took   time.Duration    // to do so
+}
+
+const (
+	// A look at all files, for what nothing tells of: a file that is written over in
+	// its place on a file system without events, a link that is changed behind
+	// another one.
+	lookEvery = 30 * time.Second
+	lookShare = 500 // it comes so many times its own duration later, at least
+)
+
+// OpenFolder begins to listen for changes right in dir, so that none is lost that
+// comes after it: call it before the files are read.
+func OpenFolder(dir string) *Folder {
+	f := &Folder{dir: dir, n: newNotifier()}
+	f.n.every = time.Second
+	f.n.follow([]string{filepath.Join(dir, "*")})
+	return f
+}
+
+// Watch calls look at once, and then, until ctx is done, whenever files in the folder
+// or where links in it lead may have changed: within a second where files come, go
+// or are replaced, or where the system tells, and else with the next look at all of
+// them. What has changed is for look to find out. Watch is called once.
+func (f *Folder) Watch(ctx context.Context, look func()) {
+	defer f.n.close()
+	for ctx.Err() == nil {
+		f.last = time.Now()
+		f.n.follow(append(links(f.dir), filepath.Join(f.dir, "*")))
+		f.looked = f.changes()
+		look()
+		f.took = time.Since(f.last)
+		f.n.wait(ctx, f.stale, nil)
+	}
+}
+
+func (f *Folder) stale() bool {
+	return time.Since(f.last) > max(lookEvery, lookShare*f.took) || !maps.Equal(f.looked, f.changes())
+}
+
+// changes gives for each folder that is followed when its list of files was changed.
+func (f *Folder) changes() map[string]int64 {
+	times := make(map[string]int64, len(f.n.dirs))
+	for dir := range f.n.dirs {
+		if info, err := os.Stat(dir); err == nil {
+			times[dir] = info.ModTime().UnixNano()
+		}
+	}
+	return times
+}
+
+// links gives each step of where the links among the files of a folder lead. A
+// program that renews certificates changes one of them in the middle.
+func links(dir string) (steps []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Type()&fs.ModeSymlink == 0 || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		for range 40 { // as many as the system follows
+			to, err := os.Readlink(path)
+			if err != nil {
+				break
+			}
+			if !filepath.IsAbs(to) {
+				to = filepath.Dir(path) + string(filepath.Separator) + to // not joined: .. is of where a link leads
+			}
+			steps, path = append(steps, to), to
+		}
+	}
+	return steps
+}
+
 // notifier tells when it is worth to look at files again: after events in their
 // folders, or after a slow look has found something.
 type notifier struct {
 	fs     *fsnotify.Watcher // nil where the system gives none; then there is the slow look
+	dirs   map[string]bool   // the folders that are followed
+	every  time.Duration     // between slow looks
 	events chan struct{}     // holds one: there were some
 	idle   func()            // of tests: called when wait begins
 }
 
 func newNotifier() *notifier {
-	n := &notifier{events: make(chan struct{}, 1)}
+	n := &notifier{events: make(chan struct{}, 1), every: pollEvery}
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
 		return n
@@ -183,9 +267,6 @@ func (n *notifier) close() {
 // and not the files: editors put a new file into an old one's place. Where a
 // path leads through links, the folders of the links count, and its real folder.
 func (n *notifier) follow(paths []string) {
-	if n.fs == nil {
-		return
-	}
 	want := map[string]bool{}
 	for _, path := range paths {
 		dir := absolute(filepath.Dir(path))
@@ -199,13 +280,18 @@ func (n *notifier) follow(paths []string) {
 			want[absolute(filepath.Dir(real))] = true
 		}
 	}
+	n.dirs = want
+	if n.fs == nil {
+		return
+	}
+	add := maps.Clone(want)
 	for _, dir := range n.fs.WatchList() {
 		if !want[dir] {
 			_ = n.fs.Remove(dir) // it may be gone already
 		}
-		delete(want, dir)
+		delete(add, dir)
 	}
-	for dir := range want {
+	for dir := range add {
 		_ = n.fs.Add(dir) // one that does not exist, or is one too many, gets the slow look
 	}
 }
@@ -217,7 +303,7 @@ func (n *notifier) wait(ctx context.Context, stale func() bool, wake <-chan stru
 	if n.idle != nil {
 		n.idle()
 	}
-	poll := time.NewTimer(pollEvery)
+	poll := time.NewTimer(n.every)
 	defer poll.Stop()
 	for seen := false; !seen; {
 		select {
@@ -230,7 +316,7 @@ func (n *notifier) wait(ctx context.Context, stale func() bool, wake <-chan stru
 		case <-poll.C:
 			begin := time.Now()
 			seen = stale()
-			poll.Reset(max(pollEvery, pollShare*time.Since(begin)))
+			poll.Reset(max(n.every, pollShare*time.Since(begin)))
 		}
 	}
 	end := time.NewTimer(patience)

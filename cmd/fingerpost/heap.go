@@ -10,7 +10,7 @@ import (
 // heapFloor is how large the heap may become before garbage is collected at all. A
 // handshake makes much garbage and keeps little: with a heap of some megabytes, the
 // collector would run all the time.
-const heapFloor = 64 << 20
+const heapFloor = 48 << 20
 
 // keepHeap has the collector leave a heap below heapFloor alone, and run as ever above.
 // Whoever sets GOGC or GOMEMLIMIT knows better.

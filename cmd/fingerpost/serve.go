@@ -130,7 +130,7 @@ type node struct {
 	settings     *source.Settings
 	certs        *cert.Store // of the folder
 	certificates certificates
-	certFiles    *source.Paths // nil without a folder
+	certFiles    *source.Folder // nil without a folder
 	countries    *edge.Countries
 	geoFile      *source.Paths
 	metrics      *telemetry.Metrics
@@ -299,7 +299,7 @@ func (n *node) covers() func(host string) bool {
 func (n *node) openFiles() error {
 	dir := n.settings.CertificatesDir
 	if dir != "" {
-		n.certFiles = source.OpenPaths(dir)
+		n.certFiles = source.OpenFolder(dir)
 	}
 	var warnings []error
 	var err error
@@ -471,6 +471,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	n.log.Info("ready", "version", version)
 	notify(n.log, daemon.SdNotifyReady)
+	forgetProgram()
 	var err error
 	select {
 	case <-ctx.Done():
@@ -495,7 +496,10 @@ func (n *node) watch(ctx context.Context) {
 	n.follow(ctx)
 	if n.certFiles != nil {
 		go n.certFiles.Watch(ctx, func() {
-			warnings, err := n.certs.Reload()
+			changed, warnings, err := n.certs.Reload()
+			if !changed {
+				return
+			}
 			n.logCertificates(warnings, err == nil)
 			n.logErrors("certificates were refused, what was there before keeps serving", err)
 			if err == nil {
