@@ -356,7 +356,7 @@ func TestSwapsUnderLoadFailNobody(t *testing.T) {
 		if i%4 == 0 {
 			write()
 		}
-		if _, err := certs.Reload(); err != nil {
+		if _, _, err := certs.Reload(); err != nil {
 			t.Fatal(err)
 		}
 		if i%100 == 0 {

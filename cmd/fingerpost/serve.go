@@ -471,7 +471,6 @@ func (n *node) run(ctx context.Context) error {
 	}
 	n.log.Info("ready", "version", version)
 	notify(n.log, daemon.SdNotifyReady)
-	forgetProgram()
 	var err error
 	select {
 	case <-ctx.Done():
