@@ -16,6 +16,7 @@
 //		work := p.Next(now, freeOrders, freeChecks)
 //		// run work.Checks (pre-flight)    → p.Checked
 //		// run work.Orders                 → p.Done
+//		// those that have to wait for their CA → p.Waits, and p.Works when they are looked at again
 //		// show work.Alarms; delete work.Obsolete once nothing serves them
 //		// sleep until work.Wake, or a result, or a change of what is wanted; where
 //		// there were as many checks as asked for, there may be more
@@ -70,6 +71,7 @@ type Config struct {
 	Window time.Duration // how long new names wait for others; 0 is 10 s
 	Fresh  time.Duration // how long a pre-flight holds for a renewal; 0 is 1 h
 	Grace  time.Duration // how long a renewal waits for its pre-flights, and for names to recover; 0 is 15 min
+	AtOnce int           // orders of one CA that are worked at; 0 is no limit. Those that wait do not count
 }
 
 // CA is one account at one CA.
@@ -223,7 +225,8 @@ const (
 	NamesFailed Outcome = "names failed" // Result.Failed is not empty; the others are ordered again
 	Limited     Outcome = "limited"      // the CA counts otherwise than we; see Result.Limit
 	Refused     Outcome = "refused"      // and no name is at fault that we could tell: the set is halved
-	Lost        Outcome = "lost"         // no answer, 5xx: the same set again, later
+	Lost        Outcome = "lost"         // the CA has given the order up: the same set again, later
+	Down        Outcome = "down"         // the CA does not answer, or nothing of ours: the same set at another, or when it answers
 	NotOpened   Outcome = "not opened"   // the caller gave up before it asked the CA; nothing was counted
 )
 
@@ -232,8 +235,10 @@ type Result struct {
 	Outcome     Outcome
 	Certificate Certificate // Issued: ID, NotBefore, NotAfter, Window, InUse; the rest is known
 	Failed      []Failure
-	Limit       Limit
-	Reason      string // Refused, Lost: a plain sentence for people
+	Limits      []Limit // Limited, and beside Failed: of several names each may be over another
+	Reason      string  // Refused, Lost, Down: a plain sentence for people
+	Unasked     bool    // Lost, Down: no request for the order can have reached the CA, which so has counted none
+	Counted     bool    // the CA has counted an order that was Exempt: it did not take what it replaces
 }
 
 // Failure is a name that a CA could not validate.

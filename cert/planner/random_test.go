@@ -100,7 +100,11 @@ func random(t *testing.T, seed uint64) {
 	finish := func(calm bool) {
 		for i := 0; i < len(open); i++ {
 			if !calm && rng.IntN(3) == 0 {
+				d.p.Waits(d.now, open[i].o.ID, rng.IntN(2) == 0)
 				continue
+			}
+			if rng.IntN(2) == 0 {
+				d.p.Works(d.now, open[i].o.ID)
 			}
 			r := open[i]
 			open = append(open[:i], open[i+1:]...)
@@ -113,16 +117,17 @@ func random(t *testing.T, seed uint64) {
 					certs[out.Certificate.ID] = true
 				}
 			case n == 0:
-				out.Outcome = planner.Lost
+				out.Outcome = []planner.Outcome{planner.Lost, planner.Down}[rng.IntN(2)]
+				out.Unasked, out.Counted = rng.IntN(4) == 0, rng.IntN(4) == 0
 			case n == 1:
 				out.Outcome = planner.Refused
 			case n == 2:
 				out.Outcome = planner.NotOpened
 			case n == 3:
-				out.Outcome, out.Limit = planner.Limited, planner.Limit{
+				out.Outcome, out.Limits = planner.Limited, []planner.Limit{{
 					Scope:   []planner.Scope{planner.ScopeAccount, planner.ScopeDomain, planner.ScopeSet, planner.ScopeName}[rng.IntN(4)],
 					Subject: []string{r.o.Names[0], "shared.com"}[rng.IntN(2)], Until: d.now.Add(time.Duration(rng.IntN(300)) * time.Minute),
-				}
+				}}
 			}
 			if r.m.replaces != nil && out.Outcome != planner.Issued {
 				r.m.replaces.replaced = false

@@ -192,6 +192,9 @@ type job struct {
 	id, seq uint64
 	exempt  bool
 	opened  int64
+	works   int64    // since when it is worked at; 0: it waits
+	worked  int64    // the last time that this began
+	silent  bool     // the CA did not answer it the last time
 	domains []string // reserved at the CA
 	set     string
 }
@@ -567,10 +570,19 @@ func (p *Planner) forget(n *name) {
 }
 
 // Rearm forgets that a name failed and has it checked now: a user's click, or a
-// change of its DNS. What the CA counts stays counted.
+// change of its DNS. What the CA counts stays counted; one that did not answer is tried.
 func (p *Planner) Rearm(now time.Time, s string) {
 	n := p.names[s]
-	if n == nil || !n.wanted || n.state == ready || n.state == ordered || n.state == live {
+	if n == nil || !n.wanted {
+		return
+	}
+	for _, c := range n.g.cas {
+		c.rests = 0 // one order tries it
+	}
+	if j := n.job; j != nil && j.phase == delayed {
+		p.enqueueJob(now.UnixNano(), j)
+	}
+	if n.state == ready || n.state == ordered || n.state == live {
 		return
 	}
 	if tr := n.trouble; tr != nil {
