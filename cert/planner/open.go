@@ -329,7 +329,7 @@ func (p *Planner) openJob(now int64, j *job) Order {
 	j.works = now
 	j.ca.busy++
 	o := Order{
-		ID: j.id, Kind: j.kind, CA: j.ca.Name, Account: j.ca.Account, Policy: j.g.policy, Names: all,
+		ID: j.id, Kind: j.kind, CA: j.ca.Name, Account: j.ca.Account, Policy: j.g.policy, Profile: j.g.profile(j.ca), Names: all,
 		Exempt: j.exempt, Opened: time.Unix(0, now), Try: j.try,
 	}
 	if j.mayReplace() {

@@ -78,6 +78,7 @@ type Config struct {
 type CA struct {
 	Name     string         // "letsencrypt"
 	Account  string         // the account's URL; a certificate of another one is renewed without `replaces`
+	Profile  string         // for policies that name none; "" is the CA's default
 	MaxNames int            // names in a certificate, for profiles that are not listed; 0 is 100
 	Profiles map[string]int // the same by profile
 	Limits   Limits
@@ -117,7 +118,7 @@ func LetsEncryptProfiles() map[string]int {
 // Policy says with what a name may share a certificate, and who may issue it.
 type Policy struct {
 	Team    string   // names of two teams never share a certificate
-	Profile string   // "" is the CA's default
+	Profile string   // "" is each CA's own of Config
 	CAs     []string // names of CAs, the preferred first; none is all, in the order of Config
 	Pack    int      // names in a certificate at most; 1 is a certificate for each name, 0 as many as the CA takes
 }
@@ -185,6 +186,7 @@ type Order struct {
 	CA       string
 	Account  string
 	Policy   Policy
+	Profile  string   // of the CA
 	Names    []string // sorted
 	Replaces string   // ID of the certificate to name in `replaces`, where the CA has ARI; "" for none
 	Exempt   bool     // the CA counts it for nothing, if it names Replaces

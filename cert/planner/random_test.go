@@ -166,11 +166,6 @@ func random(t *testing.T, seed uint64) {
 		case 8:
 			what = "rearm"
 			d.p.Rearm(d.now, name)
-		case 9:
-			what = "block"
-			if rng.IntN(4) == 0 {
-				d.p.Block(d.now, name, "CAA forbids it")
-			}
 		case 10:
 			what = "add"
 			d.p.AddName(d.now, some(), name)

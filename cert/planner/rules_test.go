@@ -894,6 +894,23 @@ func TestSeveralLimitsAtOnce(t *testing.T) {
 	}
 }
 
+// TestEachCAHasItsProfile: the fallback knows other profiles, or none.
+func TestEachCAHasItsProfile(t *testing.T) {
+	first := le("le")
+	first.Profile = "tlsserver"
+	d := newDesk(t, first, planner.CA{Name: "other", MaxNames: 40})
+	d.want(planner.Policy{}, series("n%d.net", 40)...)
+	for _, o := range d.pass(10 * time.Second) {
+		if o.CA != "le" || o.Profile != "tlsserver" || len(o.Names) > 25 {
+			t.Errorf("order %+v", o)
+		}
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down})
+	}
+	if o := d.one(d.pass(15 * time.Second)); o.CA != "other" || o.Profile != "" || len(o.Names) != 40 {
+		t.Errorf("order %+v", o)
+	}
+}
+
 func TestResume(t *testing.T) {
 	d := newDesk(t)
 	d.want(planner.Policy{}, "a.net", "b.net")

@@ -296,9 +296,12 @@ func (p *Planner) lane(cas []*ca) *lane {
 	return l
 }
 
+// profile is what g's names are ordered with at c.
+func (g *group) profile(c *ca) string { return cmp.Or(g.policy.Profile, c.Profile) }
+
 // max is the most names in a certificate of g by c.
 func (g *group) max(c *ca) int {
-	n := c.max(g.policy.Profile)
+	n := c.max(g.profile(c))
 	if g.policy.Pack > 0 {
 		n = min(n, g.policy.Pack)
 	}
@@ -591,19 +594,6 @@ func (p *Planner) Rearm(now time.Time, s string) {
 	if n.state != checking {
 		p.check(now.UnixNano(), n)
 	}
-}
-
-// Block sets a name aside until Rearm. One in an open order is left there.
-func (p *Planner) Block(now time.Time, s, reason string) {
-	n := p.names[s]
-	if n == nil || !n.wanted || n.state == ordered {
-		return
-	}
-	p.leave(n)
-	p.stop(n)
-	n.blame().reason = reason
-	p.to(n, blocked)
-	p.answer(now.UnixNano(), n, false)
 }
 
 // settle finds the place of a name that is sound: with its certificate, or in a queue.
