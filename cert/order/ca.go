@@ -36,15 +36,14 @@ type EAB struct {
 
 // CAConfig is what is set about one CA.
 type CAConfig struct {
-	Name           string // what orders call it
-	Directory      string // https, except on loopback
-	Contact        []string
-	AgreeToTerms   bool // somebody has read the CA's terms of service
-	EAB            EAB
-	Roots          *x509.CertPool    // what the CA's own certificate hangs on; nil: the system's
-	PreferredChain string            // common name of the issuer at the top of the chain wanted; "" takes the CA's first
-	Transport      http.RoundTripper // for tests; nil makes one
-	UserAgent      string
+	Name         string // what orders call it
+	Directory    string // https, except on loopback
+	Contact      []string
+	AgreeToTerms bool // somebody has read the CA's terms of service
+	EAB          EAB
+	Roots        *x509.CertPool    // what the CA's own certificate hangs on; nil: the system's
+	Transport    http.RoundTripper // for tests; nil makes one
+	UserAgent    string
 }
 
 // CA is one certificate authority with our account at it. All orders share its
@@ -356,7 +355,7 @@ func (c *CA) failed(what string, err error) error {
 	var e *fingerpost.Error
 	if errors.As(err, &e) {
 		if e.Code == "ca_html" {
-			return &Later{Err: e} // the CA may be down behind a proxy's page
+			return &Later{Silent: true, Err: e} // the CA may be down behind a proxy's page
 		}
 		return e
 	}
@@ -364,7 +363,7 @@ func (c *CA) failed(what string, err error) error {
 	if errors.As(err, &p) && !p.passes() && !p.limited() {
 		return fmt.Errorf("%s at %s: %w", what, c.config.Name, err)
 	}
-	return &Later{Retry: RetryAfter(err), Err: fmt.Errorf("%s at %s: %w", what, c.config.Name, err)}
+	return &Later{Retry: RetryAfter(err), Silent: p == nil || !p.limited(), Err: fmt.Errorf("%s at %s: %w", what, c.config.Name, err)}
 }
 
 // An exchange is what one call of the library did not hand on about the answers.
@@ -467,6 +466,9 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
+	// The library would fetch every other chain that the CA has, and the CA's first is
+	// the one that we serve.
+	resp.Header["Link"] = slices.DeleteFunc(resp.Header["Link"], func(link string) bool { return strings.Contains(link, "alternate") })
 	x.mu.Lock()
 	x.retry = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	x.problem = nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ type Issuer struct {
 	Driver   *Driver
 	Lease    Lease
 	Plan     planner.Config
-	Parallel int // orders at once; 4 if zero
+	Parallel int // orders of one CA at once, beside those that wait for it; 4 if zero
 	Checks   int // pre-flights at once; 16 if zero
 
 	// Wanted lists all names that need certificates, when this node becomes the
@@ -60,8 +61,7 @@ type Issuer struct {
 	methods map[string][]string // what the last pre-flight found
 	why     map[string]*Failure
 	dropped []string
-	orders  int
-	checks  int
+	asking  map[string]bool // names whose pre-flight runs
 }
 
 // Want is a name that needs a certificate.
@@ -117,7 +117,7 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		stop(nil)
 		tasks.Wait() // they use the planner
 		i.mu.Lock()
-		i.planner, i.orders, i.checks = nil, 0, 0
+		i.planner, i.asking = nil, nil
 		i.mu.Unlock()
 	}()
 	tasks.Go(func() { i.hold(ctx, fence, stop) })
@@ -136,9 +136,12 @@ func (i *Issuer) lead(ctx context.Context, fence int64) error {
 		}
 		now := time.Now()
 		i.mu.Lock()
-		work := i.planner.Next(now, max(0, i.parallel()-i.orders), max(0, i.checksAtOnce()-i.checks))
-		i.orders += len(work.Orders)
-		i.checks += len(work.Checks)
+		work := i.planner.Next(now, math.MaxInt, max(0, i.checksAtOnce()-len(i.asking)))
+		// A name that takes its time is not looked at twice at once: it would take all slots.
+		work.Checks = slices.DeleteFunc(work.Checks, func(c planner.Check) bool { return i.asking[c.Name] })
+		for _, c := range work.Checks {
+			i.asking[c.Name] = true
+		}
 		dropped := i.dropped
 		i.dropped = nil
 		i.mu.Unlock()
@@ -247,16 +250,16 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 	if ctx.Err() != nil {
 		return
 	}
-	reason := ""
-	switch {
-	case v.Failure != nil:
-		reason = v.Failure.Reason
-	case v.Unsure != nil && !c.Renewal:
+	if v.Unsure != nil && v.Failure == nil && !c.Renewal {
 		v.Failure = &Failure{Name: c.Name, Code: "unsure", Reason: "the DNS of " + c.Name + " could not be looked up", Hint: "check the resolvers of this node: " + v.Unsure.Error()}
+	}
+	v.Failure = v.Failure.bounded()
+	reason := ""
+	if v.Failure != nil {
 		reason = v.Failure.Reason
 	}
 	i.mu.Lock()
-	i.checks--
+	delete(i.asking, c.Name)
 	if v.Methods != nil {
 		i.methods[c.Name] = v.Methods
 	}

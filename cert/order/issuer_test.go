@@ -22,6 +22,7 @@ type office struct {
 	*rig
 	issuer *Issuer
 	wanted []Want
+	second *rig // another CA, which is asked where the first cannot
 	stop   context.CancelFunc
 	ended  sync.WaitGroup
 
@@ -62,6 +63,11 @@ func (o *office) open() {
 			return Verdict{Methods: []string{DNS01}}
 		},
 		Alarm: func(a planner.Alarm) { o.mu.Lock(); o.alarms = append(o.alarms, a); o.mu.Unlock() },
+	}
+	if o.second != nil {
+		o.driver.CAs["second"] = o.second.ours
+		o.issuer.Plan.CAs[0].Profile = "classic" // which the second does not know
+		o.issuer.Plan.CAs = append(o.issuer.Plan.CAs, planner.CA{Name: "second"})
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop

@@ -472,7 +472,8 @@ func unreached(err error) error {
 // fetch asks for a token as a CA does, at one address.
 func fetch(ctx context.Context, probe Challenge, address string) error {
 	transport := &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 16 << 10,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
 		},
@@ -490,7 +491,7 @@ func fetch(ctx context.Context, probe Challenge, address string) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return fmt.Errorf("another server answers, with a redirect to %s", resp.Header.Get("Location"))
+		return fmt.Errorf("another server answers, with a redirect to %s", plain(resp.Header.Get("Location"), 200))
 	case resp.StatusCode != http.StatusOK || strings.TrimSpace(string(body)) != probe.KeyAuthorization:
 		return fmt.Errorf("another server answers (HTTP %d)", resp.StatusCode)
 	}

@@ -95,9 +95,10 @@ func (p *Planner) silence(now int64, j *job) {
 	}
 }
 
-// another reports whether the names of j could go to another CA.
+// another reports whether the names of j could go to another CA, and should: a renewal has
+// time.
 func (p *Planner) another(now int64, j *job) bool {
-	return j.kind != Add && slices.ContainsFunc(j.g.cas, func(c *ca) bool { return c != j.ca && c.closed() <= now && c.silences == 0 })
+	return j.kind != Add && (j.class() != forRenewal || now >= j.lastCall()) && slices.ContainsFunc(j.g.cas, func(c *ca) bool { return c != j.ca && c.closed() <= now && c.silences == 0 })
 }
 
 // Done reports how an order ended. An ID that is not open is ignored.

@@ -231,7 +231,7 @@ func (n *node) openIssuer() error {
 			return err
 		}
 		driver.CAs[ca.Name] = made
-		planned := planner.CA{Name: ca.Name}
+		planned := planner.CA{Name: ca.Name, Profile: ca.Profile}
 		if ca.Directory == source.LetsEncrypt {
 			planned.Limits, planned.Profiles = planner.LetsEncrypt(), planner.LetsEncryptProfiles()
 		}
@@ -398,6 +398,8 @@ func storageError(err error) error {
 		return fmt.Errorf("%w: %w", order.ErrFenced, err)
 	case errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("%w: %w", order.ErrNoRecord, err)
+	case errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrInvalid):
+		return fmt.Errorf("%w: %w", order.ErrRefused, err)
 	}
 	return err
 }

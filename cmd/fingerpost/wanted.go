@@ -126,7 +126,7 @@ func certificateNames(pattern string) []string {
 
 // policy is how names of a team are ordered.
 func (n *node) policy(team string) planner.Policy {
-	return planner.Policy{Team: team, Profile: n.settings.ACME.CAs[0].Profile, Pack: n.settings.ACME.Pack}
+	return planner.Policy{Team: team, Pack: n.settings.ACME.Pack}
 }
 
 // Looking through all names takes time where there are millions: it is done again
