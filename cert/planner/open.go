@@ -41,7 +41,7 @@ func (p *Planner) Next(now time.Time, orders, checks int) Work {
 			if n.state == checking {
 				p.set(n, t+int64(10*time.Minute)) // asked again, should the answer be lost
 			}
-			w.Checks = append(w.Checks, Check{n.name, n.g.policy, n.cert != nil})
+			w.Checks = append(w.Checks, Check{n.name, n.g.own().policy, n.cert != nil})
 		}
 	}
 	for _, c := range p.retired {

@@ -911,6 +911,56 @@ func TestEachCAHasItsProfile(t *testing.T) {
 	}
 }
 
+// TestCAsThatMayIssue: a name whose CAA leaves out the first CA goes to the next, and the
+// others of its team do not wait for it.
+func TestCAsThatMayIssue(t *testing.T) {
+	d := newDesk(t, le("le"), planner.CA{Name: "other"})
+	d.want(planner.Policy{}, "a.net", "b.net")
+	may := map[string][]string{"b.net": {"other"}}
+	run := func(long time.Duration) (orders []planner.Order) {
+		for end := d.now.Add(long); d.now.Before(end); {
+			w := d.p.Next(d.now, 100, 100)
+			orders = append(orders, w.Orders...)
+			for _, c := range w.Checks {
+				d.p.Checked(d.now, c.Name, "", may[c.Name]...)
+			}
+			switch {
+			case len(w.Checks) > 0:
+			case w.Wake.IsZero() || w.Wake.After(end):
+				d.now = end
+			default:
+				d.now = w.Wake.Add(time.Millisecond)
+			}
+		}
+		return orders
+	}
+	got := map[string]string{}
+	for _, o := range run(15 * time.Second) {
+		got[o.CA] = strings.Join(o.Names, " ")
+		d.issue(o, life, false)
+	}
+	if got["le"] != "a.net" || got["other"] != "b.net" {
+		t.Fatalf("orders %v", got)
+	}
+	d.want(planner.Policy{}, "b.net") // nothing has changed
+	if orders := run(time.Minute); len(orders) > 0 {
+		t.Errorf("orders %+v", orders)
+	}
+	// At the renewal of a.net its CAA is another, too.
+	may["a.net"] = []string{"other"}
+	for _, o := range run(70 * day) {
+		if o.CA != "other" {
+			t.Errorf("order %+v", o)
+		}
+		d.issue(o, life, false)
+	}
+	for _, name := range []string{"a.net", "b.net"} {
+		if s := d.status(name); s.State != planner.Live || s.NotAfter.Before(d.now.Add(life/2)) || len(s.Policy.CAs) > 0 {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
 func TestResume(t *testing.T) {
 	d := newDesk(t)
 	d.want(planner.Policy{}, "a.net", "b.net")

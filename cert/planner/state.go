@@ -104,11 +104,12 @@ type cert struct {
 	timer               timer
 }
 
-type groupKey struct{ team, profile, cas, pack string }
+type groupKey struct{ team, profile, cas, pack, of string }
 
 // group is what may share a certificate.
 type group struct {
 	policy Policy
+	of     *group // the policy's own, where names may have only some of its CAs; else nil
 	cas    []*ca
 	lane   *lane
 	queues [3]*queue
@@ -271,14 +272,46 @@ func (p *Planner) group(policy Policy) *group {
 	for _, c := range cas {
 		fmt.Fprintf(&id, "%d ", c.order)
 	}
-	key := groupKey{policy.Team, policy.Profile, id.String(), fmt.Sprint(max(0, policy.Pack))}
+	return p.groupOf(groupKey{policy.Team, policy.Profile, id.String(), fmt.Sprint(max(0, policy.Pack)), ""}, policy, cas, nil)
+}
+
+func (p *Planner) groupOf(key groupKey, policy Policy, cas []*ca, of *group) *group {
 	g := p.groups[key]
 	if g == nil {
-		g = &group{policy: policy, cas: cas, lane: p.lane(cas)}
+		g = &group{policy: policy, cas: cas, lane: p.lane(cas), of: of}
 		g.policy.CAs = slices.Clone(policy.CAs)
 		p.groups[key] = g
 	}
 	return g
+}
+
+// own is the group of the policy, whatever CAs are left of it for some names.
+func (g *group) own() *group {
+	if g.of != nil {
+		return g.of
+	}
+	return g
+}
+
+// narrowed is the group of names that only some of a policy's CAs may issue for.
+func (p *Planner) narrowed(g *group, cas []string) *group {
+	g = g.own()
+	var left []*ca
+	var names []string
+	var id, of strings.Builder
+	for _, c := range g.cas {
+		fmt.Fprintf(&of, "%d ", c.order)
+		if slices.Contains(cas, c.Name) {
+			left, names = append(left, c), append(names, c.Name)
+			fmt.Fprintf(&id, "%d ", c.order)
+		}
+	}
+	if len(left) == 0 || len(left) == len(g.cas) { // none are named where all may
+		return g
+	}
+	policy := g.policy
+	policy.CAs = names
+	return p.groupOf(groupKey{policy.Team, policy.Profile, id.String(), fmt.Sprint(max(0, policy.Pack)), of.String()}, policy, left, g)
 }
 
 func (p *Planner) lane(cas []*ca) *lane {
@@ -479,7 +512,7 @@ func (p *Planner) Want(now time.Time, want Name) {
 	t := now.UnixNano()
 	n, g := p.record(want.Name), p.group(want.Policy)
 	if n.wanted {
-		if n.g == g {
+		if n.g.own() == g {
 			return
 		}
 		n.g = g

@@ -12,7 +12,7 @@ func (p *Planner) Status(now time.Time, s string) (Status, bool) {
 		return Status{}, false
 	}
 	t := now.UnixNano()
-	st := Status{Name: Name{Name: s, Policy: n.g.policy, State: states[n.state]}}
+	st := Status{Name: Name{Name: s, Policy: n.g.own().policy, State: states[n.state]}}
 	if n.checked != 0 {
 		st.Checked = time.Unix(0, n.checked)
 	}
