@@ -86,6 +86,7 @@ const (
 	requestTimeout = time.Minute
 	clientLife     = 12 * time.Hour   // the library never reads a directory again
 	downFor        = 20 * time.Second // a CA without a directory is not asked again before
+	knownIn        = 5 * time.Second  // what only wants to know its names waits no longer
 )
 
 // NewCA checks c; it asks nobody.
@@ -174,7 +175,7 @@ func (c *CA) Directory(ctx context.Context) (acme.Directory, error) {
 	}
 	fresh.err = c.failed("read the directory", fresh.err)
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return acme.Directory{}, ctx.Err()
 	case fresh.err != nil && have.body != nil: // what was said before is better than nothing
 		fresh = have
@@ -186,6 +187,21 @@ func (c *CA) Directory(ctx context.Context) (acme.Directory, error) {
 	c.directory = fresh
 	c.mu.Unlock()
 	return fresh.Directory, fresh.err
+}
+
+// known is the directory as it was read last, or after a moment for which a CA that does not
+// answer may hold up what others wait for.
+func (c *CA) known(ctx context.Context) (acme.Directory, bool) {
+	c.mu.Lock()
+	have := c.directory
+	c.mu.Unlock()
+	if have.body != nil {
+		return have.Directory, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, knownIn)
+	defer cancel()
+	dir, err := c.Directory(ctx)
+	return dir, err == nil
 }
 
 func (c *CA) readDirectory(ctx context.Context) (body []byte, err error) {

@@ -266,7 +266,7 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 	if v.Failure != nil {
 		i.why[c.Name] = v.Failure
 	}
-	i.planner.Checked(time.Now(), c.Name, reason)
+	i.planner.Checked(time.Now(), c.Name, reason, v.CAs...)
 	r := i.stateOf(c.Name)
 	i.mu.Unlock()
 	if err := i.write(ctx, fence, r...); err != nil {
@@ -275,29 +275,35 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 	i.wake()
 }
 
-// question is what the pre-flight of a name must know: the first CA of its policy
-// decides about CAA.
+// question is what the pre-flight of a name must know: of all CAs of its policy, since
+// CAA may leave out the first.
 func (i *Issuer) question(ctx context.Context, fence int64, c planner.Check) Question {
 	q := Question{Name: c.Name}
 	if i.CNAME != nil {
 		q.CNAME = i.CNAME(c.Name)
 	}
-	first := ""
-	if len(c.Policy.CAs) > 0 {
-		first = c.Policy.CAs[0]
-	} else if len(i.Plan.CAs) > 0 {
-		first = i.Plan.CAs[0].Name
-	}
-	if ca := i.Driver.CAs[first]; ca != nil {
-		if dir, err := ca.Directory(ctx); err == nil && dir.Meta != nil { // without, CAA is the CA's to look at
-			q.Issuers = dir.Meta.CAAIdentities
+	names := c.Policy.CAs
+	if len(names) == 0 {
+		for _, ca := range i.Plan.CAs {
+			names = append(names, ca.Name)
 		}
-		if i.Persist {
+	}
+	for n, name := range names {
+		ca := i.Driver.CAs[name]
+		if ca == nil {
+			continue
+		}
+		one := Authority{Name: name}
+		if dir, ok := ca.known(ctx); ok && dir.Meta != nil { // without, CAA is the CA's to look at
+			one.Issuers = dir.Meta.CAAIdentities
+		}
+		if i.Persist && n == 0 {
 			if _, err := ca.accountAt(ctx, i.Driver, fence); err != nil {
 				i.Log.WarnContext(ctx, "a CA gives no account, without which the record of dns-persist-01 is not known", "ca", ca.Name(), "error", err)
 			}
 		}
-		q.Account = ca.accountURL()
+		one.Account = ca.accountURL()
+		q.CAs = append(q.CAs, one)
 	}
 	return q
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,6 +171,50 @@ func TestTheFallbackTakesOver(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCAADecidesWhichCA: a name that the first may not issue for has a certificate of the
+// second, at once.
+func TestCAADecidesWhichCA(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{Profiles: []string{"classic"}}, "a.example", "b.example")
+		o.second = newRig(t, &testacme.CA{Validate: o.ca.Validate})
+		o.may["b.example"] = []string{"second"}
+		o.open()
+		time.Sleep(time.Minute)
+		for _, c := range o.certificates() {
+			want := map[string]string{"a.example": "test", "b.example": "second"}[c.Names[0]]
+			if len(c.Names) != 1 || c.CA != want {
+				t.Errorf("%v are of %s", c.Names, c.CA)
+			}
+		}
+		if o.live() != 2 || len(o.certificates()) != 2 {
+			t.Errorf("%d live, %d certificates", o.live(), len(o.certificates()))
+		}
+	})
+}
+
+// TestANameIsCheckedOnceAtATime, however long that takes.
+func TestANameIsCheckedOnceAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{}, "slow.example")
+		var running, most atomic.Int64
+		o.checking = func(string) {
+			most.Store(max(most.Load(), running.Add(1)))
+			time.Sleep(3 * time.Hour)
+			running.Add(-1)
+		}
+		o.open()
+		time.Sleep(time.Hour)
+		o.issuer.Want(t.Context(), Want{Name: "quick.example", Policy: planner.Policy{Team: "web"}})
+		time.Sleep(4 * time.Hour)
+		if most.Load() > 2 { // of two names
+			t.Errorf("%d checks at once", most.Load())
+		}
+		if o.state("slow.example").State != planner.Live {
+			t.Errorf("%+v", o.state("slow.example"))
+		}
+	})
 }
 
 func TestOneUnreadableRecordStopsNothing(t *testing.T) {

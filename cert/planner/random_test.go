@@ -33,7 +33,11 @@ func random(t *testing.T, seed uint64) {
 	bad, hidden := map[string]bool{}, map[string]bool{}
 	ca := newModelCA(25, 20*day, func(n string) bool { return hidden[n] })
 	ca.filled = t0
-	d := newDesk(t, le("le"))
+	cas := []planner.CA{le("le")}
+	if seed%3 == 0 {
+		cas = append(cas, le("other"))
+	}
+	d := newDesk(t, cas...)
 	policy := func() planner.Policy {
 		return planner.Policy{Team: fmt.Sprint(rng.IntN(3)), Profile: "tlsserver", Pack: []int{0, 0, 1, 7}[rng.IntN(4)]}
 	}
@@ -60,7 +64,7 @@ func random(t *testing.T, seed uint64) {
 				if bad[c.Name] {
 					reason = "no A record"
 				}
-				d.p.Checked(d.now, c.Name, reason)
+				d.p.Checked(d.now, c.Name, reason, [][]string{nil, nil, nil, {"le"}, {"other"}}[rng.IntN(5)]...)
 			}
 		}
 		busy := map[string]bool{}

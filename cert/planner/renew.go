@@ -200,7 +200,7 @@ func (p *Planner) gathered(now int64, j *job) {
 	failed, kept := false, j.names[:0:0]
 	var moved []*name
 	for _, n := range j.names {
-		if n.wanted && n.g != j.g && n.state == live {
+		if n.wanted && n.g != j.g && (n.state == live || n.state == ready) {
 			moved = append(moved, n)
 		}
 		n.asked, n.bad = false, false

@@ -364,7 +364,7 @@ func (d *doctor) host(name string) {
 	}
 	pre := &order.Preflight{Resolver: d.resolver, Private: d.private}
 	if len(d.issuers) > 0 {
-		switch f, err := pre.CAA(d.ctx, order.Question{Name: name, Issuers: d.issuers}); {
+		switch f, err := pre.CAA(d.ctx, order.Question{Name: name, CAs: []order.Authority{{Issuers: d.issuers}}}); {
 		case err != nil:
 			d.warn("caa", "a CA refuses a name whose CAA records cannot be looked up: see its name servers", "%s: %v", name, err)
 		case f != nil:
