@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,6 +43,42 @@ type Preflight struct {
 	Provider bool
 	// Persist looks for the record of dns-persist-01, where nothing else does.
 	Persist bool
+	// ZoneRecord has the TXT value ZoneTXT on all nodes, in the zone that CNAMEs lead to:
+	// if the resolvers do not find it there, a CA does not either. "": it is not looked at.
+	ZoneRecord, ZoneTXT string
+
+	zone struct {
+		sync.Mutex // guards the rest: one asks for all
+		at         time.Time
+		fault      string
+	}
+}
+
+// zoneEvery is how long what was found out about the zone holds for all names.
+const zoneEvery = time.Minute
+
+// zoneFault says why a CNAME does not lead a CA to us; "" if it does.
+func (p *Preflight) zoneFault(ctx context.Context) string {
+	if p.ZoneRecord == "" {
+		return ""
+	}
+	p.zone.Lock()
+	defer p.zone.Unlock()
+	if time.Since(p.zone.at) < zoneEvery {
+		return p.zone.fault
+	}
+	// For all names, whatever becomes of the check of this one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkFor)
+	defer cancel()
+	records, err := p.Resolver.Ask(ctx, p.ZoneRecord, dns.TypeTXT)
+	p.zone.at, p.zone.fault = time.Now(), ""
+	switch {
+	case err != nil:
+		p.zone.fault = fmt.Sprintf("the validation zone is not found through the resolvers: %v", err)
+	case !slices.ContainsFunc(records, func(rr dns.RR) bool { return strings.Join(rr.(*dns.TXT).Txt, "") == p.ZoneTXT }):
+		p.zone.fault = "the validation zone is answered by another server, or for another cluster"
+	}
+	return p.zone.fault
 }
 
 // Question is what is to be known of a name.
@@ -90,12 +127,17 @@ func (p *Preflight) Check(whole context.Context, q Question) Verdict {
 	}
 	var reasons, methods []string
 	var provider *Failure
+	zone := ""
 	if q.CNAME != "" && may(DNS01) {
 		reason, err := p.delegated(ctx, q)
 		switch {
 		case err != nil:
 			return p.unanswered(whole, q.Name, err)
 		case reason == "":
+			if zone = p.zoneFault(ctx); zone != "" {
+				reasons = append(reasons, zone)
+				break
+			}
 			methods = append(methods, DNS01)
 		default:
 			reasons = append(reasons, reason)
@@ -159,6 +201,10 @@ func (p *Preflight) Check(whole context.Context, q Question) Verdict {
 		return v
 	}
 	f := &Failure{Name: q.Name, Code: "notHere", Reason: strings.Join(reasons, ", and ")}
+	if zone != "" { // the name is as it must be
+		f.Code, f.Hint = "zone", "delegate the zone (NS records) to the nodes, and let UDP and TCP to their port 53 in; `fingerpost doctor` looks at it"
+		return Verdict{Failure: f}
+	}
 	cname := "set _acme-challenge." + base + " CNAME " + strings.TrimSuffix(q.CNAME, ".") + "."
 	switch {
 	case q.CNAME == "" && wildcard && !p.Provider && !p.Persist:

@@ -26,6 +26,7 @@ type nameServer struct {
 	address string
 	records map[string][]dns.RR
 	tcp     atomic.Int64 // questions by TCP
+	asked   func(name string)
 }
 
 func newNameServer(t *testing.T, zone ...string) *nameServer {
@@ -64,6 +65,9 @@ func newNameServer(t *testing.T, zone ...string) *nameServer {
 func (s *nameServer) answer(w dns.ResponseWriter, q *dns.Msg, tcp bool) {
 	m := new(dns.Msg).SetReply(q)
 	name := strings.ToLower(q.Question[0].Name)
+	if s.asked != nil {
+		s.asked(name)
+	}
 	if strings.HasPrefix(name, "broken.") {
 		m.Rcode = dns.RcodeServerFailure
 	}
@@ -306,6 +310,46 @@ func TestPreflightIsNotHeldUp(t *testing.T) {
 	// Its own servers say nothing; the resolvers know that there is no CNAME.
 	if v.Failure == nil || v.Failure.Code != "notHere" {
 		t.Errorf("got %+v", v)
+	}
+}
+
+// TestPreflightLooksAtTheZone: once for all names, and again a minute later.
+func TestPreflightLooksAtTheZone(t *testing.T) {
+	zone := []string{}
+	for i := range 20 {
+		zone = append(zone, fmt.Sprintf("_acme-challenge.n%d.example.com. CNAME label.acme.example.net.", i))
+	}
+	for _, tt := range []struct{ record, reason string }{
+		{`probe.acme.example.net. TXT "ours"`, ""},
+		{`probe.acme.example.net. TXT "theirs"`, "another server, or for another cluster"},
+		{`other.acme.example.net. TXT "ours"`, "is not found through the resolvers"},
+	} {
+		ns := newNameServer(t, append(zone, tt.record)...)
+		var asked atomic.Int64
+		ns.asked = func(name string) {
+			if name == "probe.acme.example.net." {
+				asked.Add(1)
+			}
+		}
+		p := &Preflight{Resolver: ns.resolver(), Private: true, ZoneRecord: "probe.acme.example.net", ZoneTXT: "ours"}
+		for i := range 20 {
+			v := p.Check(t.Context(), Question{Name: fmt.Sprintf("*.n%d.example.com", i), CNAME: "label.acme.example.net"})
+			if tt.reason == "" {
+				if !slices.Equal(v.Methods, []string{DNS01}) {
+					t.Errorf("%+v", v.Failure)
+				}
+			} else if v.Failure == nil || v.Failure.Code != "zone" || !strings.Contains(v.Failure.Reason, tt.reason) || !strings.Contains(v.Failure.Hint, "port 53") {
+				t.Errorf("got %+v, want …%s…", v.Failure, tt.reason)
+			}
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("asked %d times for 20 names", n)
+		}
+		p.zone.at = p.zone.at.Add(-zoneEvery)
+		p.Check(t.Context(), Question{Name: "n1.example.com", CNAME: "label.acme.example.net"})
+		if n := asked.Load(); n != 2 {
+			t.Errorf("asked %d times after a minute", n)
+		}
 	}
 }
 

@@ -239,6 +239,10 @@ func (n *node) openIssuer() error {
 	}
 	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
 		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
+	if a.ValidationZone != "" {
+		label, text := n.zoneProbe()
+		check.ZoneRecord, check.ZoneTXT = label+"."+a.ValidationZone, text
+	}
 	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
 		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Log: n.log}
 	n.countOrders()

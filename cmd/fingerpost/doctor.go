@@ -50,6 +50,7 @@ type doctor struct {
 	issuers   []string     // the first CA's caaIdentities
 	own       []string     // public addresses of the nodes; none if not known
 	private   bool         // names and addresses that are not public are fine
+	zone      string       // that CNAMEs of domains lead to; "" without one
 	http      *http.Client // for the server
 	httpPort  int
 	httpsPort int
@@ -134,7 +135,7 @@ func (d *doctor) run(f *remoteFlags, config string, hosts, resolvers []string, s
 			return err
 		}
 		if s := set.Settings(); s != nil {
-			d.cas, d.own, d.private = s.ACME.CAs, s.Addresses, s.ACME.Private
+			d.cas, d.own, d.private, d.zone = s.ACME.CAs, s.Addresses, s.ACME.Private, s.ACME.ValidationZone
 			if len(resolvers) == 0 {
 				resolvers = s.Resolvers
 			}
@@ -166,6 +167,7 @@ func (d *doctor) run(f *remoteFlags, config string, hosts, resolvers []string, s
 	for i := range d.cas {
 		d.ca(&d.cas[i], i == 0)
 	}
+	d.validation()
 	if len(hosts) == 0 {
 		d.warn("hosts", "name some with --host", "there are no hosts to look at")
 	}
@@ -303,6 +305,22 @@ func (d *doctor) resolvers(list []string) {
 		}
 		d.ok("resolvers", "%s answers in %s", server, time.Since(begun).Round(time.Millisecond))
 		d.resolver.Servers = append(d.resolver.Servers, server)
+	}
+}
+
+// validation looks whether CAs find the zone that CNAMEs of domains lead to.
+func (d *doctor) validation() {
+	if d.zone == "" || len(d.resolver.Servers) == 0 {
+		return
+	}
+	const hint = "delegate it to the nodes (NS records to their addresses), set listen.dns, and let UDP and TCP to port 53 in"
+	switch zone, err := d.resolver.Zone(d.ctx, d.zone); {
+	case err != nil:
+		d.fail("validation zone", hint, "%s is not answered: %v", d.zone, err)
+	case zone != d.zone:
+		d.fail("validation zone", hint, "%s is not delegated: it is a part of the zone %s", d.zone, zone)
+	default:
+		d.ok("validation zone", "%s is answered", d.zone)
 	}
 }
 
