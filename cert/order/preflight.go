@@ -30,7 +30,10 @@ import (
 // Preflight looks at a name as a CA would, at no cost with the CA.
 type Preflight struct {
 	Resolver *Resolver
-	Solver   Solver // shows the token of the check over HTTP
+	Solver   Solver // shows what the check looks for
+	// Answer is what every node says over HTTP to a token that begins with [CheckToken], with
+	// nothing to be told to it before. nil: the Solver shows one.
+	Answer func(name, token string) string
 	// Private allows addresses and names that are not public: for a CA of one's own.
 	Private bool
 	Port    int // of HTTP; 80 if zero
@@ -514,6 +517,9 @@ func (p *Preflight) delegated(ctx context.Context, q Question) (reason string, e
 	return "", nil
 }
 
+// CheckToken begins the tokens of checks over HTTP. No CA's token has a dot.
+const CheckToken = "check."
+
 // reachable says why a challenge of a method does not come to us by each address of
 // a name; "" if it does.
 func (p *Preflight) reachable(ctx context.Context, name, method string) (reason string, err error) {
@@ -530,11 +536,15 @@ func (p *Preflight) reachable(ctx context.Context, name, method string) (reason 
 			return fmt.Sprintf("%s points to %s, which nobody outside can reach", name, a), nil
 		}
 	}
-	probe := Challenge{Name: name, Type: method, Token: rand.Text(), KeyAuthorization: rand.Text()}
-	if err := p.Solver.Present(ctx, []Challenge{probe}); err != nil {
-		return "", notShown{fmt.Errorf("show the token of the check: %w", err)}
+	probe := Challenge{Name: name, Type: method, Token: CheckToken + rand.Text(), KeyAuthorization: rand.Text()}
+	if method == HTTP01 && p.Answer != nil {
+		probe.KeyAuthorization = p.Answer(name, probe.Token)
+	} else {
+		if err := p.Solver.Present(ctx, []Challenge{probe}); err != nil {
+			return "", notShown{fmt.Errorf("show the token of the check: %w", err)}
+		}
+		defer p.Solver.Remove(context.WithoutCancel(ctx), []Challenge{probe})
 	}
-	defer p.Solver.Remove(context.WithoutCancel(ctx), []Challenge{probe})
 	scheme, port, usual, ask := "http", p.Port, 80, fetch
 	if method == TLSALPN01 {
 		scheme, port, usual, ask = "https", p.TLSPort, 443, shake

@@ -206,6 +206,28 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
+// TestPreflightShowsNothing: a check over HTTP tells the nodes nothing, and its answer is for
+// one name and token.
+func TestPreflightShowsNothing(t *testing.T) {
+	answer := func(name, token string) string { return "of " + name + " to " + token }
+	here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := strings.TrimPrefix(r.URL.Path, "/.well-known/acme-challenge/")
+		if r.Host == "theirs.example.com" {
+			token = "check.other"
+		}
+		io.WriteString(w, answer(r.Host, token))
+	}))
+	t.Cleanup(here.Close)
+	ns := newNameServer(t, "ours.example.com. A 127.0.0.1", "theirs.example.com. A 127.0.0.1")
+	p := &Preflight{Resolver: ns.resolver(), Private: true, Port: here.Listener.Addr().(*net.TCPAddr).Port, Answer: answer} // without a Solver
+	if v := p.Check(t.Context(), Question{Name: "ours.example.com"}); !slices.Equal(v.Methods, []string{HTTP01}) {
+		t.Errorf("%+v, %v", v.Failure, v.Unsure)
+	}
+	if v := p.Check(t.Context(), Question{Name: "theirs.example.com"}); v.Failure == nil || !strings.Contains(v.Failure.Reason, "another server answers") {
+		t.Errorf("%+v, %v", v.Failure, v.Unsure)
+	}
+}
+
 // TestPreflightByHandshake proves a name where nobody answers over HTTP.
 func TestPreflightByHandshake(t *testing.T) {
 	shown := &shown{values: map[string]int{}, fault: func(string, bool) error { return nil }}

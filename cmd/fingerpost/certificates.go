@@ -237,7 +237,7 @@ func (n *node) openIssuer() error {
 		}
 		plan.CAs = append(plan.CAs, planned)
 	}
-	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
+	check := &order.Preflight{Resolver: resolver, Solver: solver, Answer: n.checkAnswer, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
 		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
 	if a.ValidationZone != "" {
 		label, text := n.zoneProbe()
