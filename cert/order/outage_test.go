@@ -3,6 +3,7 @@ package order
 import (
 	"bufio"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -260,31 +261,34 @@ func TestNamesOfHostsThatWentWhileNobodyOrdered(t *testing.T) {
 	})
 }
 
-// TestForgettingManyNames takes few writes.
-func TestForgettingManyNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var all []string
-		for i := range 2000 {
-			all = append(all, fmt.Sprintf("n%04d.example", i))
+// TestForgettingMuch takes few writes, of which none has too many certificates.
+func TestForgettingMuch(t *testing.T) {
+	memory := new(Memory)
+	most := 0
+	memory.Fault = func(after bool, records []Record) error {
+		certificates := 0
+		for _, r := range records {
+			if r.Kind == KindCertificate {
+				certificates++
+			}
 		}
-		o := newOffice(t, &testacme.CA{}, all...)
-		o.refusal = &Failure{Code: "notHere", Reason: "no"}
-		o.open()
-		time.Sleep(time.Minute)
-		o.memory.mu.Lock()
-		before := o.memory.writes
-		o.memory.mu.Unlock()
-		for _, n := range all {
-			o.issuer.Drop(n)
-		}
-		time.Sleep(5 * time.Second)
-		o.memory.mu.Lock()
-		writes := o.memory.writes - before
-		o.memory.mu.Unlock()
-		if writes > 8 || o.memory.Len(KindName) > 0 {
-			t.Errorf("%d writes to forget 2000 names; %d are left", writes, o.memory.Len(KindName))
-		}
-	})
+		most = max(most, certificates)
+		return nil
+	}
+	var gone []Record
+	for i := range 2000 {
+		gone = append(gone, Record{Kind: KindName, Key: fmt.Sprintf("n%04d.example", i)})
+	}
+	for i := range 12 {
+		gone = append(gone, Record{Kind: KindCertificate, Key: fmt.Sprint(i)})
+	}
+	i := &Issuer{Driver: &Driver{Storage: memory}, Log: slog.New(slog.DiscardHandler)}
+	if err := i.forget(t.Context(), 0, gone); err != nil {
+		t.Fatal(err)
+	}
+	if memory.writes > 7 || most > certificatesTogether {
+		t.Errorf("%d writes, with up to %d certificates", memory.writes, most)
+	}
 }
 
 // TestWhatStrangersSayIsBounded: neither a server's Location nor a CA's words make a record

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -26,7 +27,7 @@ type nameServer struct {
 	address string
 	records map[string][]dns.RR
 	tcp     atomic.Int64 // questions by TCP
-	asked   func(name string)
+	asked   sync.Map     // name → *atomic.Int64: questions about it
 }
 
 func newNameServer(t *testing.T, zone ...string) *nameServer {
@@ -65,9 +66,8 @@ func newNameServer(t *testing.T, zone ...string) *nameServer {
 func (s *nameServer) answer(w dns.ResponseWriter, q *dns.Msg, tcp bool) {
 	m := new(dns.Msg).SetReply(q)
 	name := strings.ToLower(q.Question[0].Name)
-	if s.asked != nil {
-		s.asked(name)
-	}
+	count, _ := s.asked.LoadOrStore(name, new(atomic.Int64))
+	count.(*atomic.Int64).Add(1)
 	if strings.HasPrefix(name, "broken.") {
 		m.Rcode = dns.RcodeServerFailure
 	}
@@ -347,11 +347,9 @@ func TestPreflightLooksAtTheZone(t *testing.T) {
 		{`other.acme.example.net. TXT "ours"`, "is not found through the resolvers"},
 	} {
 		ns := newNameServer(t, append(zone, tt.record)...)
-		var asked atomic.Int64
-		ns.asked = func(name string) {
-			if name == "probe.acme.example.net." {
-				asked.Add(1)
-			}
+		asked := func() int64 {
+			count, _ := ns.asked.LoadOrStore("probe.acme.example.net.", new(atomic.Int64))
+			return count.(*atomic.Int64).Load()
 		}
 		p := &Preflight{Resolver: ns.resolver(), Private: true, ZoneRecord: "probe.acme.example.net", ZoneTXT: "ours"}
 		for i := range 20 {
@@ -364,12 +362,12 @@ func TestPreflightLooksAtTheZone(t *testing.T) {
 				t.Errorf("got %+v, want …%s…", v.Failure, tt.reason)
 			}
 		}
-		if n := asked.Load(); n != 1 {
+		if n := asked(); n != 1 {
 			t.Errorf("asked %d times for 20 names", n)
 		}
 		p.zone.at = p.zone.at.Add(-zoneEvery)
 		p.Check(t.Context(), Question{Name: "n1.example.com", CNAME: "label.acme.example.net"})
-		if n := asked.Load(); n != 2 {
+		if n := asked(); n != 2 {
 			t.Errorf("asked %d times after a minute", n)
 		}
 	}
