@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"fingerpost"
 	"fingerpost/cert/planner"
 )
 
@@ -83,7 +84,7 @@ func (i *Issuer) see(ctx context.Context, fence int64, o *Order, stop context.Ca
 		age := time.Since(o.Begun)
 		switch {
 		case !passes(err), o.URL == "" && try >= tries, elsewhere && age > elsewhereIn, silent(err) && age > openFor:
-			o.Outcome = &Outcome{Result: Down, Problem: &Problem{Type: "down", Detail: err.Error()}}
+			o.Outcome = &Outcome{Result: Down, Problem: &Problem{Type: "down", Detail: aboutUs(err)}}
 		case age > openFor:
 			o.Outcome = &Outcome{Result: Lost, Problem: &Problem{Type: "lost", Detail: err.Error()}}
 		}
@@ -104,6 +105,20 @@ func (i *Issuer) see(ctx context.Context, fence int64, o *Order, stop context.Ca
 	if i.done(ctx, fence, o, stop) && o.Step != StepDone {
 		(&run{Driver: i.Driver, o: o, log: i.Log}).remove(ctx)
 	}
+}
+
+// aboutUs is why a CA gives us nothing at all, be it our settings; "" where nothing is known.
+// Those whose names wait for the CA read it, so it has nothing of this order.
+func aboutUs(err error) string {
+	var e *fingerpost.Error
+	if errors.As(err, &e) {
+		return e.Message
+	}
+	var p *Problem
+	if errors.As(err, &p) && !p.passes() {
+		return p.Error()
+	}
+	return ""
 }
 
 // passes reports whether the same call may do better later.

@@ -174,6 +174,22 @@ func TestTheFallbackTakesOver(t *testing.T) {
 	}
 }
 
+// TestACAThatRefusesUs is tried again, and names that wait for it say why.
+func TestACAThatRefusesUs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, &testacme.CA{Terms: "https://ca.test/terms"}, "a.example", "b.example")
+		o.wanted[1].Policy.Team = "other"
+		o.open()
+		time.Sleep(time.Hour)
+		for _, w := range o.wanted {
+			s, err := State(t.Context(), Reading{Storage: o.memory, Issuer: o.issuer}, w.Name)
+			if err != nil || !strings.Contains(s.Sentence, "nobody has agreed to the terms of test; it is tried again on") {
+				t.Errorf("%s: %s, %v", w.Name, s.Sentence, err)
+			}
+		}
+	})
+}
+
 // TestCAADecidesWhichCA: a name that the first may not issue for has a certificate of the
 // second, at once.
 func TestCAADecidesWhichCA(t *testing.T) {

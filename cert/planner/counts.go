@@ -29,10 +29,11 @@ type ca struct {
 	// A CA that does not answer rests for minutes, of our own making; then one order at
 	// a time tries it, until it has answered. What is under way when it goes away counts
 	// as one silence, however many orders that are.
-	rests    int64 // until then nothing is opened
-	silences int   // one after another; 0: it answers
-	silent   int64 // when the last of them began
-	busy     int   // open orders that are worked at
+	rests    int64  // until then nothing is opened
+	silences int    // one after another; 0: it answers
+	silent   int64  // when the last of them began
+	why      string // what is known of the reason
+	busy     int    // open orders that are worked at
 
 	domains, sets map[string]*window
 	old           fifo[counted] // what leaves the windows, the first first
@@ -96,7 +97,7 @@ func (c *ca) restFor() time.Duration {
 }
 
 // answers ends all that a silence has brought.
-func (c *ca) answers() { c.silences, c.rests = 0, 0 }
+func (c *ca) answers() { c.silences, c.rests, c.why = 0, 0, "" }
 
 // crowded reports whether as many orders are worked at as may be at once.
 func (c *ca) crowded(atOnce int) bool {

@@ -152,6 +152,7 @@ func (p *Planner) Done(now time.Time, id uint64, r Result) {
 	case Down:
 		j.try-- // it says nothing about these names
 		p.silence(t, j)
+		j.ca.why = r.Reason
 		p.again(t, j, 0, "")
 	default:
 		wait := backoff(j.try)

@@ -238,7 +238,7 @@ type Result struct {
 	Certificate Certificate // Issued: ID, NotBefore, NotAfter, Window, InUse; the rest is known
 	Failed      []Failure
 	Limits      []Limit // Limited, and beside Failed: of several names each may be over another
-	Reason      string  // Refused, Lost, Down: a plain sentence for people
+	Reason      string  // Refused, Lost, Down: a plain sentence for people; of Down for those of all names, or none
 	Unasked     bool    // Lost, Down: no request for the order can have reached the CA, which so has counted none
 	Counted     bool    // the CA has counted an order that was Exempt: it did not take what it replaces
 }

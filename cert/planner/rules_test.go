@@ -783,7 +783,7 @@ func TestSomebodyWhoAsksEndsARestOfOurs(t *testing.T) {
 	d := newBusyDesk(t, planner.CA{Name: "only"})
 	d.want(planner.Policy{Pack: 1}, series("n%d.net", 20)...)
 	outage(d, 3*time.Hour)
-	if s := d.status("n3.net"); s.ETA.Code != "down" || !strings.Contains(s.ETA.Reason, "does not answer") {
+	if s := d.status("n3.net"); s.ETA.Code != "down" || !strings.Contains(s.ETA.Reason, "nobody answers; it is tried again on") {
 		t.Errorf("ETA %+v", s.ETA)
 	}
 	if o := d.next(); len(o) > 0 {

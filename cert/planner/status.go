@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -114,7 +115,7 @@ func (p *Planner) line(now int64, cas []*ca, of class, n int) ETA {
 	case by.parked > now:
 		e.Code, e.Reason = "parked", by.Name+" takes no orders of this account until "+date(by.parked)
 	case by.silences > 0:
-		e.Code, e.Reason = "down", by.Name+" does not answer; it is tried again on "+date(max(now, by.rests))
+		e.Code, e.Reason = "down", cmp.Or(by.why, by.Name+" does not answer")+"; it is tried again on "+date(max(now, by.rests))
 	case best <= now:
 		e.Reason = "it is next in line"
 	default:
