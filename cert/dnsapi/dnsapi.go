@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"sync"
 	"time"
 
@@ -48,10 +47,16 @@ type Solver struct {
 	// all do ([order.Resolver.MissingTXT]).
 	Missing func(ctx context.Context, record, value string) (string, error)
 
-	once sync.Once
-	// slots bound what runs at once. A record has always the same one, so that two
-	// changes of it never meet: most providers' APIs replace all of its values.
-	slots [atOnce]chan struct{}
+	mu    sync.Mutex // guards what is below
+	slots chan struct{}
+	turns map[string]*turn // of records that are being changed
+}
+
+// turn lets changes of one record never meet: most providers' APIs replace all of its
+// values.
+type turn struct {
+	slot chan struct{}
+	want int // that have it or wait for it
 }
 
 // Present sets the values and returns once the domains' own servers give them. An
@@ -109,23 +114,51 @@ func failure(c order.Challenge, err error) order.Failure {
 	return f
 }
 
-// change calls fn in the record's slot.
-func (s *Solver) change(ctx context.Context, c order.Challenge, fn func(ctx context.Context, record, value string) error) error {
-	s.once.Do(func() {
-		for i := range s.slots {
-			s.slots[i] = make(chan struct{}, 1)
-		}
-	})
-	h := fnv.New32a()
-	h.Write([]byte(c.Record))
-	slot := s.slots[h.Sum32()%atOnce]
-	select {
-	case slot <- struct{}{}:
-		defer func() { <-slot }()
-		return fn(ctx, c.Record, c.TXT)
-	case <-ctx.Done():
-		return ctx.Err()
+// take waits for the turn of a record, then for a slot among all: what waits for its own
+// record is in nobody else's way.
+func (s *Solver) take(ctx context.Context, record string) (release func(), err error) {
+	s.mu.Lock()
+	if s.slots == nil {
+		s.slots, s.turns = make(chan struct{}, atOnce), map[string]*turn{}
 	}
+	t := s.turns[record]
+	if t == nil {
+		t = &turn{slot: make(chan struct{}, 1)}
+		s.turns[record] = t
+	}
+	t.want++
+	s.mu.Unlock()
+	leave := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t.want--; t.want == 0 {
+			delete(s.turns, record)
+		}
+	}
+	select {
+	case t.slot <- struct{}{}:
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots; <-t.slot; leave() }, nil
+	case <-ctx.Done():
+		<-t.slot
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+// change calls fn when it is the record's turn.
+func (s *Solver) change(ctx context.Context, c order.Challenge, fn func(ctx context.Context, record, value string) error) error {
+	release, err := s.take(ctx, c.Record)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return fn(ctx, c.Record, c.TXT)
 }
 
 // wait looks until the value is everywhere.

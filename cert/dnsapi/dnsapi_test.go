@@ -269,9 +269,14 @@ type setter struct {
 	met     atomic.Bool
 	most    atomic.Int32
 	now     atomic.Int32
+	hangs   string // a record whose changes take for ever
 }
 
-func (s *setter) Set(_ context.Context, record, _ string) error {
+func (s *setter) Set(ctx context.Context, record, _ string) error {
+	if record == s.hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	v, _ := s.running.LoadOrStore(record, new(atomic.Int32))
 	if v.(*atomic.Int32).Add(1) > 1 {
 		s.met.Store(true)
@@ -302,8 +307,43 @@ func TestChangesOfARecordNeverMeet(t *testing.T) {
 		if err := s.Present(t.Context(), challenges); err != nil {
 			t.Fatal(err)
 		}
+		if len(s.turns) > 0 {
+			t.Errorf("%d records are remembered", len(s.turns))
+		}
 		if set.met.Load() || set.most.Load() > atOnce || set.most.Load() < 2 {
 			t.Errorf("met: %v, at once: %d", set.met.Load(), set.most.Load())
+		}
+	})
+}
+
+// TestARecordThatHangsIsInNobodysWay, however many changes wait for it.
+func TestARecordThatHangsIsInNobodysWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := &setter{took: time.Second, hangs: "_acme-challenge.hangs.example"}
+		s := &Solver{Setter: set, Missing: func(context.Context, string, string) (string, error) { return "", nil }}
+		ctx, cancel := context.WithCancel(t.Context())
+		var stuck sync.WaitGroup
+		for i := range 3 * atOnce {
+			stuck.Go(func() {
+				s.Present(ctx, []order.Challenge{{Record: set.hangs, TXT: fmt.Sprint(i), Provider: true}})
+			})
+		}
+		time.Sleep(time.Second)
+		begin := time.Now()
+		var challenges []order.Challenge
+		for i := range 4 * (atOnce - 1) {
+			challenges = append(challenges, order.Challenge{Record: fmt.Sprintf("_acme-challenge.n%d.example", i), Provider: true})
+		}
+		if err := s.Present(t.Context(), challenges); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took != 4*time.Second {
+			t.Errorf("%d others took %v, want 4 s", len(challenges), took)
+		}
+		cancel()
+		stuck.Wait()
+		if len(s.turns) > 0 {
+			t.Errorf("%d records are remembered", len(s.turns))
 		}
 	})
 }

@@ -36,15 +36,14 @@ type EAB struct {
 
 // CAConfig is what is set about one CA.
 type CAConfig struct {
-	Name           string // what orders call it
-	Directory      string // https, except on loopback
-	Contact        []string
-	AgreeToTerms   bool // somebody has read the CA's terms of service
-	EAB            EAB
-	Roots          *x509.CertPool    // what the CA's own certificate hangs on; nil: the system's
-	PreferredChain string            // common name of the issuer at the top of the chain wanted; "" takes the CA's first
-	Transport      http.RoundTripper // for tests; nil makes one
-	UserAgent      string
+	Name         string // what orders call it
+	Directory    string // https, except on loopback
+	Contact      []string
+	AgreeToTerms bool // somebody has read the CA's terms of service
+	EAB          EAB
+	Roots        *x509.CertPool    // what the CA's own certificate hangs on; nil: the system's
+	Transport    http.RoundTripper // for tests; nil makes one
+	UserAgent    string
 }
 
 // CA is one certificate authority with our account at it. All orders share its
@@ -87,6 +86,7 @@ const (
 	requestTimeout = time.Minute
 	clientLife     = 12 * time.Hour   // the library never reads a directory again
 	downFor        = 20 * time.Second // a CA without a directory is not asked again before
+	knownIn        = 5 * time.Second  // what only wants to know its names waits no longer
 )
 
 // NewCA checks c; it asks nobody.
@@ -175,7 +175,7 @@ func (c *CA) Directory(ctx context.Context) (acme.Directory, error) {
 	}
 	fresh.err = c.failed("read the directory", fresh.err)
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return acme.Directory{}, ctx.Err()
 	case fresh.err != nil && have.body != nil: // what was said before is better than nothing
 		fresh = have
@@ -187,6 +187,21 @@ func (c *CA) Directory(ctx context.Context) (acme.Directory, error) {
 	c.directory = fresh
 	c.mu.Unlock()
 	return fresh.Directory, fresh.err
+}
+
+// known is the directory as it was read last, or after a moment for which a CA that does not
+// answer may hold up what others wait for.
+func (c *CA) known(ctx context.Context) (acme.Directory, bool) {
+	c.mu.Lock()
+	have := c.directory
+	c.mu.Unlock()
+	if have.body != nil {
+		return have.Directory, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, knownIn)
+	defer cancel()
+	dir, err := c.Directory(ctx)
+	return dir, err == nil
 }
 
 func (c *CA) readDirectory(ctx context.Context) (body []byte, err error) {
@@ -360,7 +375,7 @@ func (c *CA) failed(what string, err error) error {
 	var e *fingerpost.Error
 	if errors.As(err, &e) {
 		if e.Code == "ca_html" {
-			return &Later{Err: e} // the CA may be down behind a proxy's page
+			return &Later{Silent: true, Err: e} // the CA may be down behind a proxy's page
 		}
 		return e
 	}
@@ -368,7 +383,7 @@ func (c *CA) failed(what string, err error) error {
 	if errors.As(err, &p) && !p.passes() && !p.limited() {
 		return fmt.Errorf("%s at %s: %w", what, c.config.Name, err)
 	}
-	return &Later{Retry: RetryAfter(err), Err: fmt.Errorf("%s at %s: %w", what, c.config.Name, err)}
+	return &Later{Retry: RetryAfter(err), Silent: p == nil || !p.limited(), Err: fmt.Errorf("%s at %s: %w", what, c.config.Name, err)}
 }
 
 // An exchange is what one call of the library did not hand on about the answers.
@@ -471,6 +486,9 @@ func (t *caTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
+	// The library would fetch every other chain that the CA has, and the CA's first is
+	// the one that we serve.
+	resp.Header["Link"] = slices.DeleteFunc(resp.Header["Link"], func(link string) bool { return strings.Contains(link, "alternate") })
 	x.mu.Lock()
 	x.retry = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	x.problem = nil

@@ -7,12 +7,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +26,8 @@ import (
 const (
 	parallel     = 16               // requests at once to a CA
 	authorizeFor = 10 * time.Minute // what a CA has not checked until then has failed
-	finalizeFor  = 15 * time.Minute // after that the order is left, to be looked at again
+	finalizeFor  = 2 * time.Minute  // a CA that takes longer is looked at again, and others get on meanwhile
+	silentFor    = time.Minute      // the same for one that does not answer
 )
 
 // Driver brings orders to their end. It may do several at once, each of them by
@@ -48,6 +49,7 @@ type run struct {
 	client  *acme.Client
 	account acme.Account
 	o       *Order
+	csr     bool // it was sent in this run
 	fence   int64
 	log     *slog.Logger
 }
@@ -94,6 +96,7 @@ func describe(names []Name) string {
 
 func (r *run) drive(ctx context.Context) error {
 	if r.o.Step == StepDone {
+		r.remove(ctx) // whoever wrote that may have died before
 		return nil
 	}
 	if r.ca = r.CAs[r.o.Spec.CA]; r.ca == nil {
@@ -117,7 +120,11 @@ func (r *run) drive(ctx context.Context) error {
 		case acme.StatusReady:
 			order, err = r.finalize(ctx, order)
 		case acme.StatusProcessing:
-			order, err = r.await(ctx, finalizeFor, acme.StatusProcessing)
+			patience := time.Duration(0)
+			if r.csr {
+				patience = finalizeFor
+			}
+			order, err = r.await(ctx, patience, acme.StatusProcessing)
 		case acme.StatusValid:
 			err = r.download(ctx, order)
 		case acme.StatusInvalid:
@@ -138,14 +145,18 @@ func (r *run) step(ctx context.Context, s Step) error {
 	return nil
 }
 
-// end writes how it ended, after the challenges are taken away.
+// end writes how it ended, and takes the challenges away: in this order, since the
+// write fails where the order is another node's by now, which may need them.
 func (r *run) end(ctx context.Context, outcome Outcome) error {
-	r.remove(ctx)
 	r.o.Outcome = &outcome
 	if outcome.Result == Issued {
 		r.o.Key = nil // the outcome has it
 	}
-	return r.step(ctx, StepDone)
+	if err := r.step(ctx, StepDone); err != nil {
+		return err
+	}
+	r.remove(ctx)
+	return nil
 }
 
 // remove takes away what is presented. What cannot be taken away is in nobody's
@@ -186,6 +197,15 @@ func (r *run) open(ctx context.Context) (acme.Order, error) {
 			return order, r.step(ctx, StepOpen)
 		}
 		var p *Problem
+		var dial *net.OpError
+		if errors.As(err, &dial) && dial.Op == "dial" {
+			r.o.Asked-- // nothing has reached the CA
+			if r.o.Asked == 0 {
+				if err := r.step(ctx, StepNew); err != nil {
+					return acme.Order{}, err
+				}
+			}
+		}
 		if errors.As(err, &p) && p.Code() == "accountDoesNotExist" {
 			if forgetErr := r.ca.forgetAccount(ctx, r.Driver, r.fence); forgetErr != nil {
 				return acme.Order{}, forgetErr
@@ -270,6 +290,7 @@ func (r *run) look(ctx context.Context) (order acme.Order, retry time.Time, err 
 // await looks again until the order has another status.
 func (r *run) await(ctx context.Context, atMost time.Duration, status string) (acme.Order, error) {
 	begin, pace := time.Now(), pacer{}
+	heard := begin
 	for {
 		order, retry, err := r.look(ctx)
 		switch {
@@ -277,9 +298,11 @@ func (r *run) await(ctx context.Context, atMost time.Duration, status string) (a
 			return order, r.end(ctx, Outcome{Result: Lost})
 		case err == nil && order.Status != status:
 			return order, nil
-		case time.Since(begin) > atMost && err == nil:
-			return order, &Later{Err: fmt.Errorf("%s has had the order for %v and is not done", r.ca.Name(), atMost)}
-		case time.Since(begin) > atMost:
+		case err == nil && time.Since(begin) >= atMost:
+			return order, &Later{Retry: retry, Err: fmt.Errorf("%s has had the order for %v and is not done", r.ca.Name(), time.Since(r.o.Begun).Round(time.Second))}
+		case err == nil:
+			heard = time.Now()
+		case time.Since(heard) >= min(atMost, silentFor):
 			return order, r.ca.failed("look up the order", err)
 		}
 		if err := pace.wait(ctx, retry); err != nil {
@@ -318,6 +341,7 @@ type proof struct {
 	accepted  bool // the CA has answered that it will look
 	done      bool
 	failure   *Failure
+	unread    error // why the authorization could not be read the last time
 }
 
 // authorize proves all names, each to its end, whatever becomes of the others.
@@ -404,6 +428,7 @@ func (r *run) fetch(ctx context.Context, p *proof) (time.Time, error) {
 		authz, err = r.client.GetAuthorization(ctx, r.account, p.url)
 		return err
 	})
+	p.unread = err
 	if err != nil {
 		return retry, err
 	}
@@ -430,15 +455,23 @@ func (r *run) fetch(ctx context.Context, p *proof) (time.Time, error) {
 	return retry, nil
 }
 
-// prove tells the CA to look, and waits until it has looked at all.
+// prove tells the CA to look, and waits until it has looked at all. That the CA cannot be
+// asked is no name's fault.
 func (r *run) prove(ctx context.Context, proofs []*proof) error {
 	begin, pace := time.Now(), pacer{}
+	heard := begin
 	for {
 		open := slices.DeleteFunc(slices.Clone(proofs), func(p *proof) bool { return p.done })
 		if len(open) == 0 {
 			return nil
 		}
-		if time.Since(begin) > authorizeFor {
+		if slices.ContainsFunc(open, func(p *proof) bool { return p.unread == nil }) {
+			heard = time.Now()
+		}
+		unread := slices.IndexFunc(open, func(p *proof) bool { return p.unread != nil })
+		if late := time.Since(begin) > authorizeFor; unread >= 0 && (late || time.Since(heard) > silentFor) {
+			return r.ca.failed("read the authorization of "+open[unread].name, open[unread].unread)
+		} else if late {
 			for _, p := range open {
 				p.done, p.failure = true, &Failure{Name: p.name, Code: "timeout", Method: p.challenge.Type,
 					Reason: fmt.Sprintf("%s has not looked at %s within %v", r.ca.Name(), p.name, authorizeFor), Hint: "it is tried again"}
@@ -492,7 +525,7 @@ func fatal(err error) bool {
 // finalize sends the CSR. The key is in the journal before.
 func (r *run) finalize(ctx context.Context, order acme.Order) (acme.Order, error) {
 	if len(r.o.Key) == 0 {
-		key, err := r.newKey()
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return order, fmt.Errorf("make a key: %w", err)
 		}
@@ -520,6 +553,7 @@ func (r *run) finalize(ctx context.Context, order acme.Order) (acme.Order, error
 		after, err = r.client.FinalizeOrder(ctx, r.account, acme.Order{Location: r.o.URL, Finalize: order.Finalize}, csr)
 		return err
 	})
+	r.csr = true
 	if after.Status != "" { // the library calls all but "valid" an error
 		after.Location = r.o.URL
 		if after.Status == acme.StatusReady {
@@ -536,13 +570,6 @@ func (r *run) finalize(ctx context.Context, order acme.Order) (acme.Order, error
 		}
 	}
 	return order, r.decide(ctx, "finalize", err)
-}
-
-func (r *run) newKey() (crypto.Signer, error) {
-	if r.o.Spec.RSA {
-		return rsa.GenerateKey(rand.Reader, 2048)
-	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
 // invalid finds out why the CA has given up the order.
@@ -597,13 +624,6 @@ func (r *run) download(ctx context.Context, order acme.Order) error {
 	chain, err := parseChain(chains[0].ChainPEM)
 	if err != nil {
 		return r.ca.failed("read the certificate", err)
-	}
-	for _, alternate := range chains {
-		other, err := parseChain(alternate.ChainPEM)
-		if err == nil && r.ca.config.PreferredChain != "" && other[len(other)-1].Issuer.CommonName == r.ca.config.PreferredChain {
-			chain = other
-			break
-		}
 	}
 	key, err := unsealKey(r.Driver, cert.KeyPurpose(r.o.ID), r.o.Key)
 	if err != nil {

@@ -26,7 +26,6 @@ func TestOrderIsIssued(t *testing.T) {
 		{name: "wildcard beside its base", spec: Spec{Names: names("shop.example", "*.shop.example")}},
 		{name: "each method", spec: Spec{Names: []Name{{"a.example", []string{HTTP01}}, {"b.example", []string{TLSALPN01}}, {"c.example", []string{DNS01}}}}},
 		{name: "a method that is not offered, then one that is", ca: testacme.CA{Methods: []string{"dns-01"}}, spec: Spec{Names: []Name{{"a.example", []string{HTTP01, DNS01}}}}},
-		{name: "RSA", spec: Spec{Names: names("shop.example"), RSA: true}},
 		{name: "profile", ca: testacme.CA{Profiles: []string{"tlsserver"}}, spec: Spec{Names: names("shop.example"), Profile: "tlsserver"}},
 		{name: "ready at once, 10 minutes to issue", ca: testacme.CA{PreAuthorized: true, FinalizeFor: 10 * time.Minute}, spec: Spec{Names: names("shop.example")}},
 		{name: "slow validation", ca: testacme.CA{ValidateFor: 5 * time.Minute}, spec: Spec{Names: names("a.example", "b.example")}},
@@ -296,6 +295,28 @@ func TestFencedDriverStops(t *testing.T) {
 		}
 		if r.ca.Orders() > 0 {
 			t.Error("an order was opened without the lease")
+		}
+	})
+}
+
+// TestAFencedDriverTakesNothingAway: the challenges are the next node's, which goes on with
+// the same order.
+func TestAFencedDriverTakesNothingAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &testacme.CA{ValidateFor: time.Second})
+		r.bad["b.example"] = &testacme.Problem{Type: "dns", Detail: "NXDOMAIN"}
+		id := r.begin(Spec{Names: names("a.example", "b.example")})
+		r.fault = func(what string, after bool) error {
+			if what == "POST chall" || what == "POST challenge" {
+				r.memory.Takeover()
+			}
+			return nil
+		}
+		if _, err := r.driver.Drive(t.Context(), 0, id); !errors.Is(err, ErrFenced) {
+			t.Fatalf("got %v, want ErrFenced", err)
+		}
+		if r.shown.left() == 0 {
+			t.Error("the challenges are gone")
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ type Issuer struct {
 	Driver   *Driver
 	Lease    Lease
 	Plan     planner.Config
-	Parallel int // orders at once; 4 if zero
+	Parallel int // orders of one CA at once, beside those that wait for it; 4 if zero
 	Checks   int // pre-flights at once; 16 if zero
 
 	// Wanted lists all names that need certificates, when this node becomes the
@@ -70,8 +71,7 @@ type Issuer struct {
 	events  int                // since the last look at how many there are
 	askPoke chan struct{}      // holds one
 	dropped []string
-	orders  int
-	checks  int
+	asking  map[string]bool // names whose pre-flight runs
 }
 
 // holding is a certificate that stays.
@@ -135,7 +135,7 @@ func (i *Issuer) lead(ctx context.Context, fence int64, since time.Time) error {
 		stop(nil)
 		tasks.Wait() // they use the planner
 		i.mu.Lock()
-		i.planner, i.orders, i.checks = nil, 0, 0
+		i.planner, i.asking = nil, nil
 		i.mu.Unlock()
 	}()
 	tasks.Go(func() { i.hold(ctx, fence, since, stop) })
@@ -159,9 +159,12 @@ func (i *Issuer) lead(ctx context.Context, fence int64, since time.Time) error {
 		}
 		now := time.Now()
 		i.mu.Lock()
-		work := i.planner.Next(now, max(0, i.parallel()-i.orders), max(0, i.checksAtOnce()-i.checks))
-		i.orders += len(work.Orders)
-		i.checks += len(work.Checks)
+		work := i.planner.Next(now, math.MaxInt, max(0, i.checksAtOnce()-len(i.asking)))
+		// A name that takes its time is not looked at twice at once: it would take all slots.
+		work.Checks = slices.DeleteFunc(work.Checks, func(c planner.Check) bool { return i.asking[c.Name] })
+		for _, c := range work.Checks {
+			i.asking[c.Name] = true
+		}
 		dropped := i.dropped
 		i.dropped = nil
 		i.mu.Unlock()
@@ -354,16 +357,16 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 	if ctx.Err() != nil {
 		return
 	}
-	reason := ""
-	switch {
-	case v.Failure != nil:
-		reason = v.Failure.Reason
-	case v.Unsure != nil && !c.Renewal:
+	if v.Unsure != nil && v.Failure == nil && !c.Renewal {
 		v.Failure = &Failure{Name: c.Name, Code: "unsure", Reason: "the DNS of " + c.Name + " could not be looked up", Hint: "check the resolvers of this node: " + v.Unsure.Error()}
+	}
+	v.Failure = v.Failure.bounded()
+	reason := ""
+	if v.Failure != nil {
 		reason = v.Failure.Reason
 	}
 	i.mu.Lock()
-	i.checks--
+	delete(i.asking, c.Name)
 	if v.Methods != nil {
 		i.methods[c.Name] = v.Methods
 	}
@@ -374,7 +377,7 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 		}
 		i.why[c.Name] = f
 	}
-	i.planner.Checked(time.Now(), c.Name, reason)
+	i.planner.Checked(time.Now(), c.Name, reason, v.CAs...)
 	r := append(i.stateOf(c.Name), events...)
 	i.mu.Unlock()
 	if err := i.write(ctx, fence, r...); err != nil {
@@ -383,29 +386,35 @@ func (i *Issuer) check(ctx context.Context, fence int64, c planner.Check, stop c
 	i.wake()
 }
 
-// question is what the pre-flight of a name must know: the first CA of its policy
-// decides about CAA.
+// question is what the pre-flight of a name must know: of all CAs of its policy, since
+// CAA may leave out the first.
 func (i *Issuer) question(ctx context.Context, fence int64, c planner.Check) Question {
 	q := Question{Name: c.Name}
 	if i.CNAME != nil {
 		q.CNAME = i.CNAME(c.Name)
 	}
-	first := ""
-	if len(c.Policy.CAs) > 0 {
-		first = c.Policy.CAs[0]
-	} else if len(i.Plan.CAs) > 0 {
-		first = i.Plan.CAs[0].Name
-	}
-	if ca := i.Driver.CAs[first]; ca != nil {
-		if dir, err := ca.Directory(ctx); err == nil && dir.Meta != nil { // without, CAA is the CA's to look at
-			q.Issuers = dir.Meta.CAAIdentities
+	names := c.Policy.CAs
+	if len(names) == 0 {
+		for _, ca := range i.Plan.CAs {
+			names = append(names, ca.Name)
 		}
-		if i.Persist {
+	}
+	for n, name := range names {
+		ca := i.Driver.CAs[name]
+		if ca == nil {
+			continue
+		}
+		one := Authority{Name: name}
+		if dir, ok := ca.known(ctx); ok && dir.Meta != nil { // without, CAA is the CA's to look at
+			one.Issuers = dir.Meta.CAAIdentities
+		}
+		if i.Persist && n == 0 {
 			if _, err := ca.accountAt(ctx, i.Driver, fence); err != nil {
 				i.Log.WarnContext(ctx, "a CA gives no account, without which the record of dns-persist-01 is not known", "ca", ca.Name(), "error", err)
 			}
 		}
-		q.Account = ca.accountURL()
+		one.Account = ca.accountURL()
+		q.CAs = append(q.CAs, one)
 	}
 	return q
 }

@@ -22,20 +22,23 @@ type office struct {
 	*rig
 	issuer *Issuer
 	wanted []Want
+	second *rig // another CA, which is asked where the first cannot
 	stop   context.CancelFunc
 	ended  sync.WaitGroup
 
-	mu      sync.Mutex
-	wrong   map[string]string // what pre-flights say
-	refusal *Failure          // what they say of all names
-	checks  int
-	alarms  []planner.Alarm
-	used    map[string]bool
+	mu       sync.Mutex
+	wrong    map[string]string   // what pre-flights say
+	may      map[string][]string // CAs that they find allowed; none: all
+	checking func(name string)   // in a pre-flight; nil: nothing
+	refusal  *Failure            // what they say of all names
+	checks   int
+	alarms   []planner.Alarm
+	used     map[string]bool
 }
 
 func newOffice(t *testing.T, ca *testacme.CA, names ...string) *office {
 	t.Helper()
-	o := &office{rig: newRig(t, ca), wrong: map[string]string{}}
+	o := &office{rig: newRig(t, ca), wrong: map[string]string{}, may: map[string][]string{}}
 	for _, n := range names {
 		o.wanted = append(o.wanted, Want{Name: n, Policy: planner.Policy{Team: "web"}})
 	}
@@ -51,6 +54,9 @@ func (o *office) open() {
 		Plan:   planner.Config{CAs: []planner.CA{{Name: "test", MaxNames: 100, Limits: planner.LetsEncrypt()}}},
 		Wanted: func(context.Context) ([]Want, error) { return o.wanted, nil },
 		Check: func(_ context.Context, q Question) Verdict {
+			if o.checking != nil {
+				o.checking(q.Name)
+			}
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.checks++
@@ -60,10 +66,15 @@ func (o *office) open() {
 			if reason := o.wrong[q.Name]; reason != "" {
 				return Verdict{Failure: &Failure{Name: q.Name, Code: "notHere", Reason: reason, Hint: "set the CNAME"}}
 			}
-			return Verdict{Methods: []string{DNS01}}
+			return Verdict{Methods: []string{DNS01}, CAs: o.may[q.Name]}
 		},
 		Used:  func(id string) bool { o.mu.Lock(); defer o.mu.Unlock(); return o.used[id] },
 		Alarm: func(a planner.Alarm) { o.mu.Lock(); o.alarms = append(o.alarms, a); o.mu.Unlock() },
+	}
+	if o.second != nil {
+		o.driver.CAs["second"] = o.second.ours
+		o.issuer.Plan.CAs[0].Profile = "classic" // which the second does not know
+		o.issuer.Plan.CAs = append(o.issuer.Plan.CAs, planner.CA{Name: "second"})
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"fingerpost/cert/planner"
@@ -13,7 +14,8 @@ import (
 // It is the only time that anything is listed.
 func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	now := time.Now()
-	p, err := planner.New(i.Plan)
+	plan := i.plan(ctx)
+	p, err := planner.New(plan)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +28,8 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 			return nil
 		}
 		if err := json.Unmarshal(r.Value, &done); err != nil {
-			return err
+			i.unreadable(ctx, r, err)
+			return nil
 		}
 		p.Past(done.Plan, done.Issued)
 		return nil
@@ -42,9 +45,21 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	err = all(ctx, storage, KindCertificate, func(r Record) error {
 		c := new(Certificate)
 		if err := json.Unmarshal(r.Value, c); err != nil {
-			return fmt.Errorf("certificate %s: %w", r.Key, err)
+			i.unreadable(ctx, r, err)
+			return nil
 		}
 		have := c.plan()
+		for _, ca := range plan.CAs {
+			if ca.Name != c.CA {
+				continue
+			}
+			if have.Account == "" { // it was issued before the account's address was noted
+				have.Account = ca.Account
+			}
+			if have.Policy.Profile == ca.Profile { // which policies need not name
+				have.Policy.Profile = ""
+			}
+		}
 		if have.InUse = i.used(c.ID); have.InUse {
 			kept[c.ID] = holding{c.Names, c.NotAfter}
 		}
@@ -59,7 +74,8 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	err = all(ctx, storage, KindName, func(r Record) error {
 		var s NameState
 		if err := json.Unmarshal(r.Value, &s); err != nil {
-			return fmt.Errorf("state of %s: %w", r.Key, err)
+			i.unreadable(ctx, r, err)
+			return nil
 		}
 		states[r.Key] = s
 		return nil
@@ -69,6 +85,7 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	}
 	for _, w := range wanted {
 		s := states[w.Name]
+		delete(states, w.Name)
 		s.Name.Name, s.Policy = w.Name, w.Policy
 		if s.Methods != nil {
 			methods[w.Name] = s.Methods
@@ -78,11 +95,15 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 		}
 		p.Want(now, s.Name)
 	}
+	for name := range states { // its host went while nobody ordered
+		stale = append(stale, Record{Kind: KindName, Key: name})
+	}
 	var resume []*Order
 	err = all(ctx, storage, KindOrder, func(r Record) error {
 		o, err := decodeOrder(r)
 		if err != nil {
-			return err
+			i.unreadable(ctx, r, err)
+			return nil
 		}
 		if o.Spec.Plan.ID != 0 {
 			resume = append(resume, o)
@@ -106,12 +127,35 @@ func (i *Issuer) load(ctx context.Context, fence int64) ([]*Order, error) {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.planner, i.methods, i.why, i.orders, i.checks = p, methods, why, len(resume), 0
+	i.planner, i.methods, i.why, i.asking = p, methods, why, map[string]bool{}
 	i.kept, i.asks = kept, map[string]*asked{}
 	for _, r := range asks { // before an order that was open ends, which may be what was asked for
 		i.ask(r)
 	}
 	return resume, nil
+}
+
+// plan is Plan, with what is known by now.
+func (i *Issuer) plan(ctx context.Context) planner.Config {
+	plan := i.Plan
+	plan.AtOnce = i.parallel()
+	plan.CAs = slices.Clone(plan.CAs)
+	for n := range plan.CAs {
+		ca := i.Driver.CAs[plan.CAs[n].Name]
+		if ca == nil || plan.CAs[n].Account != "" {
+			continue
+		}
+		var account accountRecord
+		if value, err := i.Driver.Storage.Get(ctx, KindAccount, ca.accountKey()); err == nil && json.Unmarshal(value, &account) == nil {
+			plan.CAs[n].Account = account.URL
+		}
+	}
+	return plan
+}
+
+// unreadable tells of a record that is passed over: the names of all others go on.
+func (i *Issuer) unreadable(ctx context.Context, r Record, err error) {
+	i.Log.ErrorContext(ctx, "a stored record cannot be read, and is passed over", "kind", r.Kind, "key", r.Key, "error", err)
 }
 
 // all reads a kind page by page.

@@ -38,7 +38,6 @@ type Spec struct {
 	Profile  string `json:"profile,omitempty"` // of the CA; "" is its default
 	Names    []Name `json:"names"`
 	Replaces string `json:"replaces,omitempty"` // [CertID] of the certificate that this renews (RFC 9773)
-	RSA      bool   `json:"rsa,omitempty"`      // an RSA key of 2048 bits; else ECDSA P-256
 
 	Plan planner.Order `json:"plan,omitzero"` // what an Issuer goes by; the driver carries it along
 }
@@ -77,6 +76,7 @@ const (
 	Refused Result = "refused" // the CA names nobody: order the halves
 	Limited Result = "limited" // the account as a whole must wait until Retry
 	Lost    Result = "lost"    // the CA does not know or has given up the order: order the same again
+	Down    Result = "down"    // an Issuer's: the CA has not answered, or is not done, for too long
 )
 
 // Outcome is how an order ended.
@@ -149,12 +149,19 @@ func decodeOrder(r Record) (*Order, error) {
 // Later is an error that may pass: the same call is worth making again, not
 // before Retry.
 type Later struct {
-	Retry time.Time // zero: the caller's own pause
-	Err   error
+	Retry  time.Time // zero: the caller's own pause
+	Silent bool      // the CA did not answer, or said that it cannot
+	Err    error
 }
 
 func (e *Later) Error() string { return e.Err.Error() }
 func (e *Later) Unwrap() error { return e.Err }
+
+// silent reports whether err is that a CA did not answer.
+func silent(err error) bool {
+	var later *Later
+	return errors.As(err, &later) && later.Silent
+}
 
 // RetryAfter is when err says that the call is worth making again; zero where it
 // says nothing.

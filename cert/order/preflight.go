@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -28,7 +30,10 @@ import (
 // Preflight looks at a name as a CA would, at no cost with the CA.
 type Preflight struct {
 	Resolver *Resolver
-	Solver   Solver // shows the token of the check over HTTP
+	Solver   Solver // shows what the check looks for
+	// Answer is what every node says over HTTP to a token that begins with [CheckToken], with
+	// nothing to be told to it before. nil: the Solver shows one.
+	Answer func(name, token string) string
 	// Private allows addresses and names that are not public: for a CA of one's own.
 	Private bool
 	Port    int // of HTTP; 80 if zero
@@ -41,41 +46,101 @@ type Preflight struct {
 	Provider bool
 	// Persist looks for the record of dns-persist-01, where nothing else does.
 	Persist bool
+	// ZoneRecord has the TXT value ZoneTXT on all nodes, in the zone that CNAMEs lead to:
+	// if the resolvers do not find it there, a CA does not either. "": it is not looked at.
+	ZoneRecord, ZoneTXT string
+
+	zone struct {
+		sync.Mutex // guards the rest: one asks for all
+		at         time.Time
+		fault      string
+	}
+}
+
+// zoneEvery is how long what was found out about the zone holds for all names.
+const zoneEvery = time.Minute
+
+// zoneFault says why a CNAME does not lead a CA to us; "" if it does.
+func (p *Preflight) zoneFault(ctx context.Context) string {
+	if p.ZoneRecord == "" {
+		return ""
+	}
+	p.zone.Lock()
+	defer p.zone.Unlock()
+	if time.Since(p.zone.at) < zoneEvery {
+		return p.zone.fault
+	}
+	// For all names, whatever becomes of the check of this one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkFor)
+	defer cancel()
+	records, err := p.Resolver.Ask(ctx, p.ZoneRecord, dns.TypeTXT)
+	p.zone.at, p.zone.fault = time.Now(), ""
+	switch {
+	case err != nil:
+		p.zone.fault = fmt.Sprintf("the validation zone is not found through the resolvers: %v", err)
+	case !slices.ContainsFunc(records, func(rr dns.RR) bool { return strings.Join(rr.(*dns.TXT).Txt, "") == p.ZoneTXT }):
+		p.zone.fault = "the validation zone is answered by another server, or for another cluster"
+	}
+	return p.zone.fault
 }
 
 // Question is what is to be known of a name.
 type Question struct {
+	Name  string
+	CNAME string      // where _acme-challenge.NAME must point to for dns-01; "" where that is not set up
+	CAs   []Authority // that are to issue for it, the preferred first; none: CAA is not looked at
+}
+
+// Authority is a CA as the DNS of a name speaks of it.
+type Authority struct {
 	Name    string
-	CNAME   string   // where _acme-challenge.NAME must point to for dns-01; "" where that is not set up
-	Issuers []string // the CA's caaIdentities; none: CAA is not looked at
+	Issuers []string // its caaIdentities; none: it looks at CAA itself
 	Account string   // URL of our account there; "" if there is none yet
 }
 
 // Verdict is what came of it. With a Failure there are no methods.
 type Verdict struct {
 	Methods []string // those that would do, the best first
+	CAs     []string // that may issue for the name; none: all that were asked about
 	Failure *Failure
 	// Unsure says that nothing could be asked: no fault of the name.
 	Unsure error
 }
 
+// checkFor is how long a check may take, without what a DNS provider needs: whoever runs
+// the domain's servers decides how slow they are.
+const checkFor = 30 * time.Second
+
 // Check looks at one name: its form, CAA, then whether it can be proven.
-func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
+func (p *Preflight) Check(whole context.Context, q Question) Verdict {
 	if f := CheckName(q.Name, p.Private); f != nil {
 		return Verdict{Failure: f}
 	}
-	may, failure, err := p.caa(ctx, q)
-	if err != nil || failure != nil {
-		return Verdict{Failure: failure, Unsure: err}
+	ctx, cancel := context.WithTimeout(whole, checkFor)
+	defer cancel()
+	allowed, failure, err := p.caa(ctx, q)
+	if err != nil {
+		return p.unanswered(whole, q.Name, err)
+	}
+	if failure != nil {
+		return Verdict{Failure: failure}
+	}
+	may := func(method string) bool {
+		return slices.ContainsFunc(allowed, func(a allowance) bool { return a.may(method) })
 	}
 	var reasons, methods []string
 	var provider *Failure
+	zone := ""
 	if q.CNAME != "" && may(DNS01) {
 		reason, err := p.delegated(ctx, q)
 		switch {
 		case err != nil:
-			return Verdict{Unsure: err}
+			return p.unanswered(whole, q.Name, err)
 		case reason == "":
+			if zone = p.zoneFault(ctx); zone != "" {
+				reasons = append(reasons, zone)
+				break
+			}
 			methods = append(methods, DNS01)
 		default:
 			reasons = append(reasons, reason)
@@ -89,8 +154,10 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 	if !wildcard && len(methods) == 0 && may(direct) {
 		reason, err := p.reachable(ctx, base, direct)
 		switch {
-		case err != nil:
+		case errors.As(err, new(notShown)):
 			return Verdict{Unsure: err}
+		case err != nil:
+			return p.unanswered(whole, q.Name, err)
 		case reason == "":
 			methods = append(methods, direct)
 		default:
@@ -98,7 +165,7 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 		}
 	}
 	if p.Provider && len(methods) == 0 && may(DNS01) {
-		failure, err := p.provided(ctx, q)
+		failure, err := p.provided(whole, q)
 		switch {
 		case err != nil:
 			return Verdict{Unsure: err}
@@ -112,10 +179,12 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 	persist := ""
 	if p.Persist && len(methods) == 0 && may(DNSPersist01) {
 		var reason string
-		reason, persist, err = p.persistent(ctx, q)
+		ctx, cancel := context.WithTimeout(whole, checkFor) // the provider has taken its time
+		defer cancel()
+		reason, persist, err = p.persistent(ctx, q.Name, allowed[0].ca)
 		switch {
 		case err != nil:
-			return Verdict{Unsure: err}
+			return p.unanswered(whole, q.Name, err)
 		case reason == "":
 			methods = append(methods, DNSPersist01)
 		default:
@@ -123,9 +192,22 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 		}
 	}
 	if len(methods) > 0 {
-		return Verdict{Methods: methods}
+		v := Verdict{Methods: methods}
+		for _, a := range allowed {
+			if a.may(methods[0]) {
+				v.CAs = append(v.CAs, a.ca.Name)
+			}
+		}
+		if len(v.CAs) >= len(q.CAs) {
+			v.CAs = nil
+		}
+		return v
 	}
 	f := &Failure{Name: q.Name, Code: "notHere", Reason: strings.Join(reasons, ", and ")}
+	if zone != "" { // the name is as it must be
+		f.Code, f.Hint = "zone", "delegate the zone (NS records) to the nodes, and let UDP and TCP to their port 53 in; `fingerpost doctor` looks at it"
+		return Verdict{Failure: f}
+	}
 	cname := "set _acme-challenge." + base + " CNAME " + strings.TrimSuffix(q.CNAME, ".") + "."
 	switch {
 	case q.CNAME == "" && wildcard && !p.Provider && !p.Persist:
@@ -154,6 +236,21 @@ func (p *Preflight) Check(ctx context.Context, q Question) Verdict {
 	return Verdict{Failure: f}
 }
 
+// unanswered is the verdict where DNS could not be asked. If our resolvers answer for
+// another name, it is the domain's own servers that do not, or its DNSSEC.
+func (p *Preflight) unanswered(ctx context.Context, name string, err error) Verdict {
+	base := strings.TrimPrefix(name, "*.")
+	suffix, _ := publicsuffix.PublicSuffix(base)
+	ctx, cancel := context.WithTimeout(ctx, checkFor)
+	defer cancel()
+	if suffix == base || p.Resolver.Answers(ctx, suffix) != nil {
+		return Verdict{Unsure: err}
+	}
+	return Verdict{Failure: &Failure{Name: name, Code: "dns", Detail: err.Error(),
+		Reason: "the DNS of " + base + " gives no answer, while that of other names does",
+		Hint:   "check that the name servers of " + base + " answer, and that its DNSSEC is in order"}}
+}
+
 // provided tries what a challenge would need, with a value of no worth: an order
 // for a domain that is not at the provider would fail with the CA as well.
 func (p *Preflight) provided(ctx context.Context, q Question) (*Failure, error) {
@@ -179,19 +276,19 @@ func (p *Preflight) provided(ctx context.Context, q Question) (*Failure, error) 
 
 // persistent says why the record of dns-persist-01 is not as it must be, and what to
 // set; "" and nothing if it is (draft-ietf-acme-dns-persist).
-func (p *Preflight) persistent(ctx context.Context, q Question) (reason, set string, err error) {
-	base, wildcard := strings.CutPrefix(q.Name, "*.")
+func (p *Preflight) persistent(ctx context.Context, name string, ca Authority) (reason, set string, err error) {
+	base, wildcard := strings.CutPrefix(name, "*.")
 	record := "_validation-persist." + base
-	if len(q.Issuers) == 0 || q.Account == "" {
+	if len(ca.Issuers) == 0 || ca.Account == "" {
 		return "the TXT record of " + record + " cannot be looked at before the CA has given its name and our account", "the TXT record of " + record + ", once its value is shown here", nil
 	}
 	server, err := p.Resolver.missingTXT(ctx, record, func(text string) bool {
-		return persists(text, q, wildcard)
+		return persists(text, ca, wildcard)
 	})
 	if err != nil || server == "" {
 		return "", "", err
 	}
-	value := q.Issuers[0] + "; accounturi=" + q.Account
+	value := ca.Issuers[0] + "; accounturi=" + ca.Account
 	if wildcard {
 		value += "; policy=wildcard"
 	}
@@ -199,9 +296,9 @@ func (p *Preflight) persistent(ctx context.Context, q Question) (reason, set str
 }
 
 // persists reports whether a TXT value lets our account have certificates for a name.
-func persists(text string, q Question, wildcard bool) bool {
+func persists(text string, ca Authority, wildcard bool) bool {
 	issuer, rest, _ := strings.Cut(text, ";")
-	if !slices.Contains(q.Issuers, strings.ToLower(strings.TrimSpace(issuer))) {
+	if !slices.Contains(ca.Issuers, strings.ToLower(strings.TrimSpace(issuer))) {
 		return false
 	}
 	account, wild := false, false
@@ -209,7 +306,7 @@ func persists(text string, q Question, wildcard bool) bool {
 		tag, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
 		switch value = strings.TrimSpace(value); strings.ToLower(strings.TrimSpace(tag)) {
 		case "accounturi":
-			account = value == q.Account
+			account = value == ca.Account
 		case "policy":
 			wild = strings.EqualFold(value, "wildcard")
 		case "persistuntil":
@@ -222,8 +319,8 @@ func persists(text string, q Question, wildcard bool) bool {
 	return account && (wild || !wildcard)
 }
 
-// CAA looks at the CAA records of a name alone: nil if they let a CA with one of
-// q.Issuers issue for it.
+// CAA looks at the CAA records of a name alone: nil if they let one of the CAs issue
+// for it.
 func (p *Preflight) CAA(ctx context.Context, q Question) (*Failure, error) {
 	_, failure, err := p.caa(ctx, q)
 	return failure, err
@@ -253,12 +350,29 @@ func CheckName(name string, private bool) *Failure {
 	return nil
 }
 
-// caa climbs to the CAA records that count (RFC 8659 3), and tells which
-// methods they leave.
-func (p *Preflight) caa(ctx context.Context, q Question) (may func(method string) bool, failure *Failure, err error) {
-	all := func(string) bool { return true }
-	if len(q.Issuers) == 0 {
-		return all, nil, nil
+// allowance is a CA that CAA lets issue, by some methods: nil are all.
+type allowance struct {
+	ca      Authority
+	methods []string
+}
+
+func (a allowance) may(method string) bool {
+	return a.methods == nil || slices.Contains(a.methods, method)
+}
+
+// caa climbs to the CAA records that count (RFC 8659 3), and tells which CAs they leave,
+// or why none.
+func (p *Preflight) caa(ctx context.Context, q Question) (allowed []allowance, failure *Failure, err error) {
+	asks := q.CAs
+	if len(asks) == 0 {
+		asks = []Authority{{}}
+	}
+	first := slices.IndexFunc(asks, func(a Authority) bool { return len(a.Issuers) > 0 })
+	if first < 0 {
+		for _, ca := range asks {
+			allowed = append(allowed, allowance{ca: ca})
+		}
+		return allowed, nil, nil
 	}
 	base, wildcard := strings.CutPrefix(q.Name, "*.")
 	var set []*dns.CAA
@@ -292,35 +406,54 @@ func (p *Preflight) caa(ctx context.Context, q Question) (may func(method string
 	if wild := with("issuewild"); wildcard && len(wild) > 0 {
 		relevant = wild
 	}
-	if len(relevant) == 0 {
-		return all, nil, nil
-	}
-	var allowed []string
+	var others []string
 	for _, r := range relevant {
-		issuer, rest, _ := strings.Cut(r.Value, ";")
-		issuer = strings.ToLower(strings.TrimSpace(issuer))
-		if issuer != "" {
-			allowed = append(allowed, issuer)
+		if issuer := caaIssuer(r); issuer != "" && !slices.Contains(others, issuer) {
+			others = append(others, issuer)
 		}
-		if !slices.Contains(q.Issuers, issuer) {
-			continue
-		}
-		methods, ok := caaParameters(rest, q.Account)
-		if !ok {
-			continue
-		}
-		return func(method string) bool { return methods == nil || slices.Contains(methods, method) }, nil, nil
 	}
-	f := &Failure{Name: q.Name, Code: "caa", Reason: fmt.Sprintf("the CAA records of %s allow no CA to issue for %s", at, q.Name),
-		Hint: fmt.Sprintf("add to the CAA records of %s: 0 %s %q", at, strings.ToLower(relevant[0].Tag), q.Issuers[0])}
+	for _, ca := range asks {
+		if a, ok := ca.allowedBy(relevant); ok {
+			allowed = append(allowed, a)
+		}
+	}
 	if len(allowed) > 0 {
-		f.Reason = fmt.Sprintf("the CAA records of %s allow %s to issue for %s, not %s", at, strings.Join(slices.Compact(allowed), " and "), q.Name, q.Issuers[0])
-		if slices.Contains(allowed, q.Issuers[0]) {
+		return allowed, nil, nil
+	}
+	ca := asks[first]
+	f := &Failure{Name: q.Name, Code: "caa", Reason: fmt.Sprintf("the CAA records of %s allow no CA to issue for %s", at, q.Name),
+		Hint: fmt.Sprintf("add to the CAA records of %s: 0 %s %q", at, strings.ToLower(relevant[0].Tag), ca.Issuers[0])}
+	if len(others) > 0 {
+		f.Reason = fmt.Sprintf("the CAA records of %s allow %s to issue for %s, not %s", at, strings.Join(others[:min(len(others), maxServers)], " and "), q.Name, ca.Issuers[0])
+		if slices.Contains(others, ca.Issuers[0]) {
 			f.Reason = fmt.Sprintf("the CAA records of %s allow another account than ours", at)
-			f.Hint = "set accounturi to " + q.Account + ", or remove it"
+			f.Hint = "set accounturi to " + ca.Account + ", or remove it"
 		}
 	}
 	return nil, f, nil
+}
+
+func caaIssuer(r *dns.CAA) string {
+	issuer, _, _ := strings.Cut(r.Value, ";")
+	return strings.ToLower(strings.TrimSpace(issuer))
+}
+
+// allowedBy reports whether the CAA records that count let a CA issue.
+func (ca Authority) allowedBy(records []*dns.CAA) (a allowance, ok bool) {
+	a.ca = ca
+	if len(records) == 0 || len(ca.Issuers) == 0 {
+		return a, true
+	}
+	for _, r := range records {
+		if !slices.Contains(ca.Issuers, caaIssuer(r)) {
+			continue
+		}
+		_, rest, _ := strings.Cut(r.Value, ";")
+		if a.methods, ok = caaParameters(rest, ca.Account); ok {
+			return a, true
+		}
+	}
+	return a, false
 }
 
 // caaParameters reads what a CAA record adds to the issuer (RFC 8657): methods
@@ -361,20 +494,19 @@ func (p *Preflight) delegated(ctx context.Context, q Question) (reason string, e
 			}
 			servers, recurse = p.Resolver.Servers, true
 		}
-		for _, server := range servers {
-			records, err := p.Resolver.askAt(ctx, server, name, dns.TypeCNAME, recurse)
+		for _, a := range p.Resolver.askEach(ctx, servers, name, dns.TypeCNAME, recurse) {
 			if ctx.Err() != nil {
 				return "", ctx.Err()
 			}
-			if errors.Is(err, errNoName) {
+			if errors.Is(a.err, errNoName) {
 				return "the CNAME of " + name + " is not set", nil
 			}
-			if err != nil {
-				ownErr = err
+			if a.err != nil {
+				ownErr = a.err
 				continue
 			}
 			answered++
-			if got := strings.ToLower(records[0].(*dns.CNAME).Target); got != want {
+			if got := strings.ToLower(a.records[0].(*dns.CNAME).Target); got != want {
 				return fmt.Sprintf("the CNAME of %s points to %s", name, strings.TrimSuffix(got, ".")), nil
 			}
 		}
@@ -384,6 +516,9 @@ func (p *Preflight) delegated(ctx context.Context, q Question) (reason string, e
 	}
 	return "", nil
 }
+
+// CheckToken begins the tokens of checks over HTTP. No CA's token has a dot.
+const CheckToken = "check."
 
 // reachable says why a challenge of a method does not come to us by each address of
 // a name; "" if it does.
@@ -395,16 +530,21 @@ func (p *Preflight) reachable(ctx context.Context, name, method string) (reason 
 	if err != nil {
 		return "", fmt.Errorf("look up the addresses of %s: %w", name, err)
 	}
+	addrs = addrs[:min(len(addrs), maxServers)]
 	for _, a := range addrs {
 		if !p.Private && !public(a) {
 			return fmt.Sprintf("%s points to %s, which nobody outside can reach", name, a), nil
 		}
 	}
-	probe := Challenge{Name: name, Type: method, Token: rand.Text(), KeyAuthorization: rand.Text()}
-	if err := p.Solver.Present(ctx, []Challenge{probe}); err != nil {
-		return "", fmt.Errorf("show the token of the check: %w", err)
+	probe := Challenge{Name: name, Type: method, Token: CheckToken + rand.Text(), KeyAuthorization: rand.Text()}
+	if method == HTTP01 && p.Answer != nil {
+		probe.KeyAuthorization = p.Answer(name, probe.Token)
+	} else {
+		if err := p.Solver.Present(ctx, []Challenge{probe}); err != nil {
+			return "", notShown{fmt.Errorf("show the token of the check: %w", err)}
+		}
+		defer p.Solver.Remove(context.WithoutCancel(ctx), []Challenge{probe})
 	}
-	defer p.Solver.Remove(context.WithoutCancel(ctx), []Challenge{probe})
 	scheme, port, usual, ask := "http", p.Port, 80, fetch
 	if method == TLSALPN01 {
 		scheme, port, usual, ask = "https", p.TLSPort, 443, shake
@@ -412,16 +552,43 @@ func (p *Preflight) reachable(ctx context.Context, name, method string) (reason 
 	if port == 0 {
 		port = usual
 	}
-	for _, a := range addrs {
-		if err := ask(ctx, probe, net.JoinHostPort(a.String(), strconv.Itoa(port))); err != nil {
-			if ctx.Err() != nil {
-				return "", ctx.Err()
-			}
-			return fmt.Sprintf("%s://%s does not reach us at %s: %v", scheme, name, a, err), nil
+	errs := make([]error, len(addrs))
+	each(ctx, len(addrs), func(i int) error {
+		errs[i] = ask(ctx, probe, net.JoinHostPort(addrs[i].String(), strconv.Itoa(port)))
+		return nil
+	})
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	return elsewhere(scheme+"://"+name, addrs, errs), nil
+}
+
+// elsewhere says at which address a name does not come to us; "" if it does at all of them.
+// One that this node has no way to is the CA's to look at, where another is ours.
+func elsewhere(url string, addrs []netip.Addr, errs []error) string {
+	reason, ours := "", false
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			ours = true
+		case !errors.Is(err, errNoRoute):
+			return fmt.Sprintf("%s does not reach us at %s: %v", url, addrs[i], err)
+		case reason == "":
+			reason = fmt.Sprintf("%s cannot be looked at: for %s, %v", url, addrs[i], err)
 		}
 	}
-	return "", nil
+	if ours {
+		return ""
+	}
+	return reason
 }
+
+// notShown is that a check could not show its own token.
+type notShown struct{ error }
+
+func (e notShown) Unwrap() error { return e.error }
+
+var errNoRoute = errors.New("this node has no route")
 
 // shake makes a handshake as a CA does, at one address.
 func shake(ctx context.Context, probe Challenge, address string) error {
@@ -461,6 +628,8 @@ func shake(ctx context.Context, probe Challenge, address string) error {
 func unreached(err error) error {
 	var op *net.OpError
 	switch {
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return errNoRoute
 	case errors.As(err, &op) && op.Op == "dial" && !op.Timeout():
 		return errors.New("the connection is refused")
 	case errors.As(err, &op) && op.Timeout(), errors.Is(err, context.DeadlineExceeded):
@@ -472,7 +641,8 @@ func unreached(err error) error {
 // fetch asks for a token as a CA does, at one address.
 func fetch(ctx context.Context, probe Challenge, address string) error {
 	transport := &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 16 << 10,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
 		},
@@ -490,7 +660,7 @@ func fetch(ctx context.Context, probe Challenge, address string) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return fmt.Errorf("another server answers, with a redirect to %s", resp.Header.Get("Location"))
+		return fmt.Errorf("another server answers, with a redirect to %s", plain(resp.Header.Get("Location"), 200))
 	case resp.StatusCode != http.StatusOK || strings.TrimSpace(string(body)) != probe.KeyAuthorization:
 		return fmt.Errorf("another server answers (HTTP %d)", resp.StatusCode)
 	}

@@ -8,9 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +27,7 @@ type nameServer struct {
 	address string
 	records map[string][]dns.RR
 	tcp     atomic.Int64 // questions by TCP
+	asked   sync.Map     // name → *atomic.Int64: questions about it
 }
 
 func newNameServer(t *testing.T, zone ...string) *nameServer {
@@ -61,6 +66,8 @@ func newNameServer(t *testing.T, zone ...string) *nameServer {
 func (s *nameServer) answer(w dns.ResponseWriter, q *dns.Msg, tcp bool) {
 	m := new(dns.Msg).SetReply(q)
 	name := strings.ToLower(q.Question[0].Name)
+	count, _ := s.asked.LoadOrStore(name, new(atomic.Int64))
+	count.(*atomic.Int64).Add(1)
 	if strings.HasPrefix(name, "broken.") {
 		m.Rcode = dns.RcodeServerFailure
 	}
@@ -171,12 +178,12 @@ func TestPreflight(t *testing.T) {
 		{name: "*.co.uk", public: true, code: "publicSuffix"},
 		{name: "shop.internal", public: true, code: "notPublic"},
 		{name: "localhost", public: true, code: "notPublic"},
-		{name: "broken.example.com", reason: "SERVFAIL"},
+		{name: "broken.example.com", code: "dns", reason: "the DNS of broken.example.com gives no answer", hint: "DNSSEC"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &Preflight{Resolver: ns.resolver(), Solver: shown, Private: !tt.public, Port: port}
-			v := p.Check(t.Context(), Question{Name: tt.name, CNAME: tt.cname, Issuers: []string{"ca.test"}, Account: "https://ca.test/1"})
+			v := p.Check(t.Context(), Question{Name: tt.name, CNAME: tt.cname, CAs: []Authority{{Issuers: []string{"ca.test"}, Account: "https://ca.test/1"}}})
 			switch {
 			case tt.methods != "":
 				if strings.Join(v.Methods, " ") != tt.methods {
@@ -196,6 +203,28 @@ func TestPreflight(t *testing.T) {
 	}
 	if ns.tcp.Load() == 0 {
 		t.Error("the answer that is too large for UDP was not asked for by TCP")
+	}
+}
+
+// TestPreflightShowsNothing: a check over HTTP tells the nodes nothing, and its answer is for
+// one name and token.
+func TestPreflightShowsNothing(t *testing.T) {
+	answer := func(name, token string) string { return "of " + name + " to " + token }
+	here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := strings.TrimPrefix(r.URL.Path, "/.well-known/acme-challenge/")
+		if r.Host == "theirs.example.com" {
+			token = "check.other"
+		}
+		io.WriteString(w, answer(r.Host, token))
+	}))
+	t.Cleanup(here.Close)
+	ns := newNameServer(t, "ours.example.com. A 127.0.0.1", "theirs.example.com. A 127.0.0.1")
+	p := &Preflight{Resolver: ns.resolver(), Private: true, Port: here.Listener.Addr().(*net.TCPAddr).Port, Answer: answer} // without a Solver
+	if v := p.Check(t.Context(), Question{Name: "ours.example.com"}); !slices.Equal(v.Methods, []string{HTTP01}) {
+		t.Errorf("%+v, %v", v.Failure, v.Unsure)
+	}
+	if v := p.Check(t.Context(), Question{Name: "theirs.example.com"}); v.Failure == nil || !strings.Contains(v.Failure.Reason, "another server answers") {
+		t.Errorf("%+v, %v", v.Failure, v.Unsure)
 	}
 }
 
@@ -235,7 +264,7 @@ func TestPreflightByHandshake(t *testing.T) {
 		{"httponly.example.com", "allow no way", "tls-alpn-01"},
 	} {
 		p := &Preflight{Resolver: ns.resolver(), Solver: shown, Private: true, TLS: true, TLSPort: l.Addr().(*net.TCPAddr).Port}
-		v := p.Check(t.Context(), Question{Name: tt.name, Issuers: []string{"ca.test"}})
+		v := p.Check(t.Context(), Question{Name: tt.name, CAs: []Authority{{Issuers: []string{"ca.test"}}}})
 		if tt.reason == "" {
 			if !slices.Equal(v.Methods, []string{TLSALPN01}) {
 				t.Errorf("%s: methods %v, %v, %v", tt.name, v.Methods, v.Failure, v.Unsure)
@@ -246,6 +275,138 @@ func TestPreflightByHandshake(t *testing.T) {
 	}
 	if shown.left() > 0 {
 		t.Error("challenges of checks are left")
+	}
+}
+
+// TestPreflightByCAA: each CA of several by itself, with the methods that it may use.
+func TestPreflightByCAA(t *testing.T) {
+	const cname = "label.acme.example.net"
+	ns := newNameServer(t,
+		"_acme-challenge.all.example.com. CNAME label.acme.example.net.",
+		`second.example.com. CAA 0 issue "two.test"`, "_acme-challenge.second.example.com. CNAME label.acme.example.net.",
+		`third.example.com. CAA 0 issue "three.test"`, "_acme-challenge.third.example.com. CNAME label.acme.example.net.",
+		`http.example.com. CAA 0 issue "one.test; validationmethods=http-01"`, `http.example.com. CAA 0 issue "two.test; validationmethods=dns-01"`,
+		"_acme-challenge.http.example.com. CNAME label.acme.example.net.",
+		`ours.example.com. CAA 0 issue "one.test; accounturi=https://one.test/2"`, `ours.example.com. CAA 0 issue "two.test; accounturi=https://two.test/1"`,
+		"_acme-challenge.ours.example.com. CNAME label.acme.example.net.",
+	)
+	for name, want := range map[string]string{"all.example.com": "dns-01 []", "second.example.com": "dns-01 [two none]", "third.example.com": "dns-01 [none]",
+		"http.example.com": "dns-01 [two none]", "ours.example.com": "dns-01 [two none]"} {
+		p := &Preflight{Resolver: ns.resolver(), Private: true}
+		v := p.Check(t.Context(), Question{Name: name, CNAME: cname, CAs: []Authority{
+			{Name: "one", Issuers: []string{"one.test"}, Account: "https://one.test/1"}, {Name: "two", Issuers: []string{"two.test"}, Account: "https://two.test/1"}, {Name: "none"}}})
+		if got := strings.Join(v.Methods, " ") + " " + fmt.Sprint(v.CAs); got != want {
+			t.Errorf("%s: %s, %+v, %v; want %s", name, got, v.Failure, v.Unsure, want)
+		}
+	}
+}
+
+// TestPreflightIsNotHeldUp by a domain with any number of servers and addresses that say
+// nothing.
+func TestPreflightIsNotHeldUp(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	port := fmt.Sprint(silent.LocalAddr().(*net.UDPAddr).Port)
+	l, err := net.Listen("tcp", "0.0.0.0:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	zone := []string{"_acme-challenge.ok.example. CNAME label.acme.example.net."}
+	for i := range 300 {
+		zone = append(zone, fmt.Sprintf("evil.example. NS ns%d.evil.example.", i), fmt.Sprintf("ns%d.evil.example. A 127.0.%d.%d", i, 1+i/200, 1+i%200), fmt.Sprintf("ns0.evil.example. A 127.0.3.%d", 1+i%200))
+	}
+	ns := newNameServer(t, zone...)
+	r := &Resolver{Servers: []string{ns.address}, Timeout: 50 * time.Millisecond, Port: port}
+	servers, err := r.Own(t.Context(), "_acme-challenge.evil.example")
+	if err != nil || len(servers) != maxServers || slices.IndexFunc(servers, func(s string) bool { return strings.HasPrefix(s, "127.0.3.") }) > 0 && strings.HasPrefix(servers[1], "127.0.3.") {
+		t.Errorf("%d servers are asked: %v, %v", len(servers), servers, err)
+	}
+	begin := time.Now()
+	p := &Preflight{Resolver: r, Private: true}
+	v := p.Check(t.Context(), Question{Name: "*.evil.example", CNAME: "label.acme.example.net"})
+	t.Logf("took %v with a timeout of 50 ms: %+v", time.Since(begin), v.Failure)
+	// Its own servers say nothing; the resolvers know that there is no CNAME.
+	if v.Failure == nil || v.Failure.Code != "notHere" {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// TestPreflightLooksAtTheZone: once for all names, and again a minute later.
+func TestPreflightLooksAtTheZone(t *testing.T) {
+	zone := []string{}
+	for i := range 20 {
+		zone = append(zone, fmt.Sprintf("_acme-challenge.n%d.example.com. CNAME label.acme.example.net.", i))
+	}
+	for _, tt := range []struct{ record, reason string }{
+		{`probe.acme.example.net. TXT "ours"`, ""},
+		{`probe.acme.example.net. TXT "theirs"`, "another server, or for another cluster"},
+		{`other.acme.example.net. TXT "ours"`, "is not found through the resolvers"},
+	} {
+		ns := newNameServer(t, append(zone, tt.record)...)
+		asked := func() int64 {
+			count, _ := ns.asked.LoadOrStore("probe.acme.example.net.", new(atomic.Int64))
+			return count.(*atomic.Int64).Load()
+		}
+		p := &Preflight{Resolver: ns.resolver(), Private: true, ZoneRecord: "probe.acme.example.net", ZoneTXT: "ours"}
+		for i := range 20 {
+			v := p.Check(t.Context(), Question{Name: fmt.Sprintf("*.n%d.example.com", i), CNAME: "label.acme.example.net"})
+			if tt.reason == "" {
+				if !slices.Equal(v.Methods, []string{DNS01}) {
+					t.Errorf("%+v", v.Failure)
+				}
+			} else if v.Failure == nil || v.Failure.Code != "zone" || !strings.Contains(v.Failure.Reason, tt.reason) || !strings.Contains(v.Failure.Hint, "port 53") {
+				t.Errorf("got %+v, want …%s…", v.Failure, tt.reason)
+			}
+		}
+		if n := asked(); n != 1 {
+			t.Errorf("asked %d times for 20 names", n)
+		}
+		p.zone.at = p.zone.at.Add(-zoneEvery)
+		p.Check(t.Context(), Question{Name: "n1.example.com", CNAME: "label.acme.example.net"})
+		if n := asked(); n != 2 {
+			t.Errorf("asked %d times after a minute", n)
+		}
+	}
+}
+
+// TestNobodyToAsk: where our resolvers say nothing it is no fault of a name.
+func TestNobodyToAsk(t *testing.T) {
+	dead, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	p := &Preflight{Resolver: &Resolver{Servers: []string{dead.LocalAddr().String()}, Timeout: 50 * time.Millisecond}, Private: true}
+	if v := p.Check(t.Context(), Question{Name: "a.example.com"}); v.Unsure == nil || v.Failure != nil {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// TestNoRoute: an address that this node cannot reach is the CA's to look at, where another
+// one is ours.
+func TestNoRoute(t *testing.T) {
+	dial := func(errno syscall.Errno) error {
+		return unreached(&url.Error{Op: "Get", Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}})
+	}
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for _, tt := range []struct {
+		errs []error
+		want string
+	}{
+		{[]error{nil, nil}, ""},
+		{[]error{nil, dial(syscall.ENETUNREACH)}, ""},
+		{[]error{nil, dial(syscall.EHOSTUNREACH)}, ""},
+		{[]error{nil, dial(syscall.ECONNREFUSED)}, "http://a.example does not reach us at 2001:db8::1: the connection is refused"},
+		{[]error{dial(syscall.ENETUNREACH), dial(syscall.ECONNREFUSED)}, "http://a.example does not reach us at 2001:db8::1: the connection is refused"},
+		{[]error{dial(syscall.ENETUNREACH), dial(syscall.ENETUNREACH)}, "http://a.example cannot be looked at: for 192.0.2.1, this node has no route"},
+	} {
+		if got := elsewhere("http://a.example", []netip.Addr{v4, v6}, tt.errs); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.errs, got, tt.want)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/net/publicsuffix"
@@ -159,9 +160,43 @@ func words(text string) []string {
 	return out
 }
 
+// How much of what others say is kept of each name.
+const (
+	maxReason = 400
+	maxDetail = 1000
+)
+
+// plain is at most so many bytes of text, those that a terminal can show.
+func plain(text string, most int) string {
+	cut := len(text) > most
+	if cut {
+		text = text[:most]
+	}
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	if cut {
+		text += "…"
+	}
+	return text
+}
+
+// bounded is f with no more than is worth keeping of what strangers have said.
+func (f *Failure) bounded() *Failure {
+	if f == nil {
+		return nil
+	}
+	b := *f
+	b.Reason, b.Hint, b.Detail = plain(f.Reason, maxReason), plain(f.Hint, maxDetail), plain(f.Detail, maxDetail)
+	return &b
+}
+
 // explain says in plain words why a CA refused a name.
 func explain(name, method string, p *Problem, retry time.Time) Failure {
-	f := Failure{Name: name, Code: p.Code(), Detail: hideTokens(p.Detail), Method: method}
+	f := Failure{Name: name, Code: plain(p.Code(), 100), Detail: plain(hideTokens(p.Detail), maxDetail), Method: method}
 	base := strings.TrimPrefix(name, "*.")
 	switch f.Code {
 	case "dns":

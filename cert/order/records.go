@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"fingerpost/cert/planner"
@@ -18,6 +17,7 @@ type Certificate struct {
 	ID         string         `json:"id"`
 	Names      []string       `json:"names"`
 	CA         string         `json:"ca"`
+	Profile    string         `json:"profile,omitempty"` // of the CA
 	Account    string         `json:"account,omitempty"`
 	Policy     planner.Policy `json:"policy"`
 	NotBefore  time.Time      `json:"notBefore"`
@@ -50,7 +50,8 @@ func record(kind, key string, v any) Record {
 func instant(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // write is Storage.Write, again and again where it fails for what passes: what it
-// writes is known and must not be lost while we have the lease.
+// writes is known and must not be lost while we have the lease. What the storage will
+// never take is left out, with an error in the log.
 func (i *Issuer) write(ctx context.Context, fence int64, records ...Record) error {
 	if len(records) == 0 {
 		return nil
@@ -60,18 +61,42 @@ func (i *Issuer) write(ctx context.Context, fence int64, records ...Record) erro
 		if err == nil || errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
+		if errors.Is(err, ErrRefused) && len(records) > 1 { // one of them; each by itself is as good, if not at once
+			for _, r := range records {
+				if err := i.write(ctx, fence, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		if errors.Is(err, ErrRefused) {
+			i.Log.ErrorContext(ctx, "a result is not stored, since the storage does not take it", "kind", records[0].Kind, "key", records[0].Key, "error", err)
+			return nil
+		}
 		i.Log.WarnContext(ctx, "a result is not stored yet; trying on", "error", err)
 		sleep(ctx, time.Second)
 	}
 }
 
-// together is how many records are deleted in one write. A certificate stands for as
-// many changes as it has names, of which a storage takes a thousand or so at once.
-const together = 5
+// How many records are deleted in one write. A certificate stands for as many changes as
+// it has names, of which a storage takes a thousand or so at once.
+const (
+	certificatesTogether = 5
+	recordsTogether      = 500
+)
 
 // forget deletes records that do not depend on each other.
 func (i *Issuer) forget(ctx context.Context, fence int64, records []Record) error {
-	for piece := range slices.Chunk(records, together) {
+	for len(records) > 0 {
+		n, certificates := 0, 0
+		for n < min(len(records), recordsTogether) && certificates < certificatesTogether {
+			if records[n].Kind == KindCertificate {
+				certificates++
+			}
+			n++
+		}
+		piece := records[:n]
+		records = records[n:]
 		i.records <- struct{}{}
 		err := i.write(ctx, fence, piece...)
 		<-i.records

@@ -87,7 +87,12 @@ func (r *Resolver) askAt(ctx context.Context, server, name string, kind uint16, 
 	return records, nil
 }
 
-// Own gives the addresses of the name servers that have a name.
+// maxServers is how many servers of a domain are asked, and how many of its addresses are
+// looked at: whose domain it is decides how many there are.
+const maxServers = 8
+
+// Own gives addresses of the name servers that have a name: of each server one, then of
+// each another, up to maxServers.
 func (r *Resolver) Own(ctx context.Context, name string) ([]string, error) {
 	var names []string
 	for zone := name; zone != ""; zone = parent(zone) {
@@ -109,19 +114,23 @@ func (r *Resolver) Own(ctx context.Context, name string) ([]string, error) {
 	if port == "" {
 		port = "53"
 	}
+	names = names[:min(len(names), maxServers)]
+	addrs := make([][]netip.Addr, len(names))
+	each(ctx, len(names), func(i int) error {
+		addrs[i], _ = r.Addresses(ctx, names[i]) // another one may be found
+		return nil
+	})
 	var servers []string
 	inner := false
-	for _, n := range names {
-		addrs, err := r.Addresses(ctx, n)
-		if err != nil {
-			continue // another one may be found
-		}
-		for _, a := range addrs {
-			if !r.Private && !public(a) {
+	for round := 0; round < maxServers; round++ {
+		for _, list := range addrs {
+			switch {
+			case round >= len(list) || len(servers) == maxServers:
+			case !r.Private && !public(list[round]):
 				inner = true
-				continue
+			default:
+				servers = append(servers, net.JoinHostPort(list[round].String(), port))
 			}
-			servers = append(servers, net.JoinHostPort(a.String(), port))
 		}
 	}
 	if len(servers) == 0 && inner {
@@ -147,19 +156,19 @@ func (r *Resolver) missingTXT(ctx context.Context, name string, right func(text 
 		servers = r.Servers
 	}
 	answered := false
-	for _, server := range servers {
-		records, askErr := r.askAt(ctx, server, name, dns.TypeTXT, recurse)
+	for i, a := range r.askEach(ctx, servers, name, dns.TypeTXT, recurse) {
+		server := servers[i]
 		switch {
 		case ctx.Err() != nil:
 			return "", ctx.Err()
-		case errors.Is(askErr, errNoName):
+		case errors.Is(a.err, errNoName):
 			return server, nil
-		case askErr != nil:
-			err = askErr
+		case a.err != nil:
+			err = a.err
 			continue
 		}
 		answered = true
-		if !slices.ContainsFunc(records, func(rr dns.RR) bool { return right(strings.Join(rr.(*dns.TXT).Txt, "")) }) {
+		if !slices.ContainsFunc(a.records, func(rr dns.RR) bool { return right(strings.Join(rr.(*dns.TXT).Txt, "")) }) {
 			return server, nil
 		}
 	}
@@ -167,6 +176,21 @@ func (r *Resolver) missingTXT(ctx context.Context, name string, right func(text 
 		return "", fmt.Errorf("no name server answers for %s: %w", name, err)
 	}
 	return "", nil
+}
+
+type answer struct {
+	records []dns.RR
+	err     error
+}
+
+// askEach asks all servers at once. Once ctx is done, what it gives means nothing.
+func (r *Resolver) askEach(ctx context.Context, servers []string, name string, kind uint16, recurse bool) []answer {
+	all := make([]answer, len(servers))
+	each(ctx, len(servers), func(i int) error {
+		all[i].records, all[i].err = r.askAt(ctx, servers[i], name, kind, recurse)
+		return nil
+	})
+	return all
 }
 
 // Zone gives the zone that a name is in: the nearest name above it, or itself, that

@@ -278,11 +278,17 @@ func (r *rig) begin(spec Spec) string {
 // drive brings a new order to its end.
 func (r *rig) drive(spec Spec) *Order {
 	r.t.Helper()
-	o, err := r.driver.Drive(r.t.Context(), 0, r.begin(spec))
-	if err != nil {
-		r.t.Fatal(err)
+	id, begin := r.begin(spec), time.Now()
+	for {
+		o, err := r.driver.Drive(r.t.Context(), 0, id)
+		if err == nil {
+			return o
+		}
+		if !passes(err) || silent(err) || time.Since(begin) > 15*time.Minute { // else the CA has asked for time
+			r.t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
 	}
-	return o
 }
 
 // all orders names until each is in a certificate or at fault, as a manager does.

@@ -48,8 +48,53 @@ func (i *Issuer) nameState(now time.Time, name string) (NameState, bool) {
 	default:
 		delete(i.why, name)
 	}
+	if status.State == planner.Ready {
+		s.Next = status.ETA.At
+	}
 	s.Sentence, s.NextStep = describeState(status, s.Failure)
 	return s, true
+}
+
+// Reading is a Storage that gives the states of names as they are at that moment, where
+// this node orders: when it is the turn of a name that waits changes with each order.
+type Reading struct {
+	Storage
+	Issuer *Issuer
+}
+
+func (r Reading) Get(ctx context.Context, kind, key string) ([]byte, error) {
+	if kind == KindName {
+		if value := r.Issuer.stateNow(key); value != nil {
+			return value, nil
+		}
+	}
+	return r.Storage.Get(ctx, kind, key)
+}
+
+func (r Reading) Range(ctx context.Context, kind, from, to string, limit int) ([]Record, error) {
+	list, err := r.Storage.Range(ctx, kind, from, to, limit)
+	if kind == KindName {
+		for n := range list {
+			if value := r.Issuer.stateNow(list[n].Key); value != nil {
+				list[n].Value = value
+			}
+		}
+	}
+	return list, err
+}
+
+// stateNow is the value of a KindName record; nil where another node orders.
+func (i *Issuer) stateNow(name string) []byte {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.planner == nil {
+		return nil
+	}
+	s, ok := i.nameState(time.Now(), name)
+	if !ok {
+		return nil
+	}
+	return record(KindName, name, s).Value
 }
 
 // describeState says where a name stands and what comes next.
@@ -72,7 +117,10 @@ func describeState(s planner.Status, f *Failure) (sentence, next string) {
 	case planner.Checking:
 		return "its DNS is being checked", "nothing to do"
 	case planner.Ready:
-		return "it waits for its order", s.ETA.Reason
+		if s.ETA.Code == "domain" || s.ETA.Code == "parked" || s.ETA.Code == "down" { // which names the time
+			return "it waits for its order: " + s.ETA.Reason, "it is ordered by itself then"
+		}
+		return "it waits for its order: " + s.ETA.Reason, "it is ordered by itself, on " + day(s.ETA.At) + " as it looks now"
 	case planner.Ordered:
 		if f != nil {
 			return reason, hint("it goes on by itself")

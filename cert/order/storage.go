@@ -28,7 +28,7 @@ const (
 // When Write returns nil, all of its records are durable and every later read,
 // on any node, sees them; on an error none of them is, except where the answer
 // was lost, and then writing the same again is harmless. Implementations retry
-// what passes by itself; callers do not.
+// what passes by itself; callers do not. ErrRefused says that the same will never be taken.
 type Storage interface {
 	// Get gives the value of one record, or ErrNoRecord.
 	Get(ctx context.Context, kind, key string) ([]byte, error)
@@ -44,6 +44,7 @@ type Storage interface {
 var (
 	ErrNoRecord = errors.New("no such record")
 	ErrFenced   = errors.New("another node orders certificates now")
+	ErrRefused  = errors.New("the storage does not take this")
 )
 
 // Lease says who orders: one process of all. It is for 20 seconds at least, and its

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -26,7 +27,7 @@ func SplitCertificate(value []byte) (served *fingerpost.Certificate, rest []byte
 		served = cert.Describe(chain)
 	}
 	served.Name, served.Type, served.Key = c.ID, fingerpost.ACME, c.Key
-	served.CA, served.Profile, served.Team = c.CA, c.Policy.Profile, c.Policy.Team
+	served.CA, served.Profile, served.Team = c.CA, cmp.Or(c.Profile, c.Policy.Profile), c.Policy.Team
 	served.Revoked, served.RevokedFor = c.Revoked, c.RevokedFor
 	c.Chain, c.Key = nil, nil
 	rest, err = json.Marshal(&c)

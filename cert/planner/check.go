@@ -32,8 +32,9 @@ func (p *Planner) queueCheck(n *name) {
 
 // Checked reports a pre-flight: reason is empty if it was good, else what a person
 // reads. One that could not be run at all (no resolver answered) is good for a name
-// with a certificate, and a failure for a new one.
-func (p *Planner) Checked(now time.Time, s, reason string) {
+// with a certificate, and a failure for a new one. Where not all CAs of the policy may
+// issue for the name, cas are those that may.
+func (p *Planner) Checked(now time.Time, s, reason string, cas ...string) {
 	n := p.names[s]
 	if n == nil || !n.wanted || n.state != checking && !n.asked {
 		return
@@ -46,6 +47,9 @@ func (p *Planner) Checked(now time.Time, s, reason string) {
 		return
 	}
 	n.checked = t
+	if j := n.job; j == nil || len(cas) > 0 && !slices.Contains(cas, j.ca.Name) { // a renewal goes on where it is
+		n.g = p.narrowed(n.g, cas)
+	}
 	if tr := n.trouble; tr != nil && tr.resting {
 		if tr.byCA { // nothing has changed that we could see
 			p.to(n, paused)

@@ -24,8 +24,16 @@ type ca struct {
 	// bucket as GCRA has it. An order moves it on by one refill.
 	full   int64
 	replay []int64 // orders of before, not in full yet
-	parked int64   // until then it takes no order
-	lost   int     // orders without an answer, one after another
+	parked int64   // until then it takes no order: it said so
+
+	// A CA that does not answer rests for minutes, of our own making; then one order at
+	// a time tries it, until it has answered. What is under way when it goes away counts
+	// as one silence, however many orders that are.
+	rests    int64  // until then nothing is opened
+	silences int    // one after another; 0: it answers
+	silent   int64  // when the last of them began
+	why      string // what is known of the reason
+	busy     int    // open orders that are worked at
 
 	domains, sets map[string]*window
 	old           fifo[counted] // what leaves the windows, the first first
@@ -69,10 +77,37 @@ func (c *ca) tokens(now int64) int {
 	return c.Limits.Orders - int((used+refill-1)/refill)
 }
 
+// closed is until when it takes no order, by its own word or by ours.
+func (c *ca) closed() int64 { return max(c.parked, c.rests) }
+
+// silence notes that what began at since had no answer. It reports false where that
+// says nothing new.
+func (c *ca) silence(now, since int64) bool {
+	if since < c.silent || now < c.rests {
+		return false
+	}
+	c.silences++
+	c.silent = now
+	return true
+}
+
+// restFor is how long to leave a CA alone that does not answer.
+func (c *ca) restFor() time.Duration {
+	return min(time.Minute<<min(c.silences-1, 10), 10*time.Minute)
+}
+
+// answers ends all that a silence has brought.
+func (c *ca) answers() { c.silences, c.rests, c.why = 0, 0, "" }
+
+// crowded reports whether as many orders are worked at as may be at once.
+func (c *ca) crowded(atOnce int) bool {
+	return c.silences > 0 && c.busy > 0 || atOnce > 0 && c.busy >= atOnce
+}
+
 // free is how many orders of a class the account could open now.
 func (c *ca) free(now int64, of class) int {
 	switch {
-	case c.parked > now:
+	case c.closed() > now, c.silences > 0 && c.busy > 0:
 		return 0
 	case c.Limits.Orders == 0:
 		return 1 << 30
@@ -93,7 +128,7 @@ func (c *ca) floor(of class) int {
 // freeAt is when the n-th order from now (from 1) of a class can be opened, if
 // nobody else opens any.
 func (c *ca) freeAt(now int64, of class, n int) int64 {
-	at := max(now, c.parked)
+	at := max(now, c.closed())
 	if c.Limits.Orders > 0 {
 		have := c.Limits.Orders - c.floor(of)
 		at = max(at, max(now, c.full)-int64(have-n)*int64(c.Limits.OrderRefill))

@@ -46,7 +46,59 @@ func (p *Planner) Resume(now time.Time, o Order) {
 	if !o.Exempt {
 		c.replay = append(c.replay, j.opened)
 	}
+	j.works = now.UnixNano()
+	c.busy++
 	p.reserve(j, o.Names)
+}
+
+// Waits reports that an open order has to wait for its CA: it makes room for others. Where
+// silent, the CA did not answer. elsewhere is whether another CA would take its names now.
+func (p *Planner) Waits(now time.Time, id uint64, silent bool) (elsewhere bool) {
+	j := p.open[id]
+	if j == nil {
+		return false
+	}
+	t := now.UnixNano()
+	p.idle(j)
+	switch {
+	case !silent:
+		j.ca.answers()
+		j.silent = false
+	case !j.silent || j.ca.silences > 0: // an order that alone has no answer says so once
+		p.silence(t, j)
+		j.silent = true
+	}
+	return p.another(t, j)
+}
+
+// Works reports that an order that waited is looked at again.
+func (p *Planner) Works(now time.Time, id uint64) {
+	if j := p.open[id]; j != nil && j.works == 0 {
+		j.works = now.UnixNano()
+		j.ca.busy++
+	}
+}
+
+// idle takes a job from those that are worked at.
+func (p *Planner) idle(j *job) {
+	if j.works != 0 {
+		j.worked, j.works = j.works, 0
+		j.ca.busy--
+	}
+}
+
+// silence lets a CA rest that did not answer j.
+func (p *Planner) silence(now int64, j *job) {
+	if c := j.ca; c.silence(now, j.worked) {
+		c.rests = now + int64(c.restFor())
+		p.leaveCA(now, c)
+	}
+}
+
+// another reports whether the names of j could go to another CA, and should: a renewal has
+// time.
+func (p *Planner) another(now int64, j *job) bool {
+	return j.kind != Add && (j.class() != forRenewal || now >= j.lastCall()) && slices.ContainsFunc(j.g.cas, func(c *ca) bool { return c != j.ca && c.closed() <= now && c.silences == 0 })
 }
 
 // Done reports how an order ended. An ID that is not open is ignored.
@@ -56,7 +108,14 @@ func (p *Planner) Done(now time.Time, id uint64, r Result) {
 		return
 	}
 	t := now.UnixNano()
+	p.idle(j)
 	delete(p.open, id)
+	if r.Counted && j.exempt {
+		j.exempt, j.counted = false, true
+		j.ca.take(t)
+		j.domains, j.set = p.charged(j.strings())
+		j.ca.reserve(j.domains, j.set)
+	}
 	issued := int64(0)
 	if r.Outcome == Issued {
 		issued = t
@@ -65,8 +124,11 @@ func (p *Planner) Done(now time.Time, id uint64, r Result) {
 		j.ca.release(j.domains, j.set, issued)
 		j.domains = nil
 	}
-	if r.Outcome != Lost && r.Outcome != NotOpened {
-		j.ca.lost = 0
+	if r.Unasked || r.Outcome == NotOpened {
+		p.refund(j)
+	}
+	if r.Outcome != Down && r.Outcome != NotOpened {
+		j.ca.answers()
 	}
 	if r.Outcome == NamesFailed && !slices.ContainsFunc(r.Failed, func(f Failure) bool {
 		return slices.ContainsFunc(j.names, func(n *name) bool { return n.name == f.Name })
@@ -78,30 +140,33 @@ func (p *Planner) Done(now time.Time, id uint64, r Result) {
 		p.issued(t, j, r.Certificate)
 	case NamesFailed:
 		p.quarantine(t, j, r.Failed)
+		p.limited(t, j, r.Limits)
+		p.again(t, j, 0, "")
 	case Limited:
-		p.limited(t, j, r.Limit)
+		p.limited(t, j, r.Limits)
+		p.again(t, j, 0, "")
 	case Refused:
 		p.refused(t, j, r.Reason)
 	case NotOpened:
-		if !j.exempt && j.ca.Limits.Orders > 0 {
-			j.ca.full -= int64(j.ca.Limits.OrderRefill)
-		}
 		p.again(t, j, time.Minute, "it could not be opened the last time")
+	case Down:
+		j.try-- // it says nothing about these names
+		p.silence(t, j)
+		j.ca.why = r.Reason
+		p.again(t, j, 0, "")
 	default:
-		j.ca.lost++
-		isNew := j.class() != forRenewal
-		another := slices.ContainsFunc(j.g.cas, func(c *ca) bool { return c != j.ca && c.parked <= t })
-		if j.ca.lost >= 3 || isNew && another { // the CA is down: let others take over
-			p.park(t, j.ca, t+int64(backoff(max(0, j.ca.lost-3))))
-		}
 		wait := backoff(j.try)
-		switch {
-		case !isNew:
+		if j.class() == forRenewal {
 			wait = max(time.Minute, min(wait, time.Duration(j.end()-t)/10))
-		case another:
-			wait = 0
 		}
 		p.again(t, j, wait, r.Reason)
+	}
+}
+
+// refund takes back that an order was counted.
+func (p *Planner) refund(j *job) {
+	if !j.exempt && j.ca.Limits.Orders > 0 {
+		j.ca.full -= int64(j.ca.Limits.OrderRefill)
 	}
 }
 
@@ -185,7 +250,6 @@ func (p *Planner) quarantine(now int64, j *job, failures []Failure) {
 		p.alarm(n)
 		return true
 	})
-	p.again(now, j, 0, "")
 }
 
 // again lets what is left of a job wait for its next order.
@@ -228,7 +292,13 @@ func (p *Planner) again(now int64, j *job, wait time.Duration, why string) {
 }
 
 // limited believes the CA: it counts what we do not see, such as other accounts.
-func (p *Planner) limited(now int64, j *job, l Limit) {
+func (p *Planner) limited(now int64, j *job, limits []Limit) {
+	for _, l := range limits {
+		p.limit(now, j, l)
+	}
+}
+
+func (p *Planner) limit(now int64, j *job, l Limit) {
 	until := now + int64(time.Minute)
 	if !l.Until.IsZero() {
 		until = max(now, l.Until.UnixNano())
@@ -258,13 +328,13 @@ func (p *Planner) limited(now int64, j *job, l Limit) {
 	default:
 		p.park(now, j.ca, until)
 	}
-	p.again(now, j, 0, "")
 }
 
 // refused halves a set of names of which one is at fault, nobody said which.
 func (p *Planner) refused(now int64, j *job, reason string) {
 	if len(j.names) == 1 {
 		p.quarantine(now, j, []Failure{{Name: j.names[0].name, Reason: reason}})
+		p.again(now, j, 0, "")
 		return
 	}
 	if j.kind == Add {
@@ -329,7 +399,7 @@ func (p *Planner) AddCost(now time.Time, id, s string) (Cost, error) {
 	at := c.ca.freeAt(t, forNew, 1)
 	j := job{ca: c.ca, replaces: c, names: c.names}
 	if cost.Free = j.isExempt(t); cost.Free {
-		cost.Orders, at = 0, max(t, c.ca.parked)
+		cost.Orders, at = 0, max(t, c.ca.closed())
 		cost.At = time.Unix(0, at)
 		cost.Reason = "free: the certificate is due for renewal, and " + c.ca.Name + " counts no renewals"
 		return cost, nil

@@ -41,7 +41,7 @@ func (p *Planner) Next(now time.Time, orders, checks int) Work {
 			if n.state == checking {
 				p.set(n, t+int64(10*time.Minute)) // asked again, should the answer be lost
 			}
-			w.Checks = append(w.Checks, Check{n.name, n.g.policy, n.cert != nil})
+			w.Checks = append(w.Checks, Check{n.name, n.g.own().policy, n.cert != nil})
 		}
 	}
 	for _, c := range p.retired {
@@ -73,8 +73,11 @@ func (p *Planner) Next(now time.Time, orders, checks int) Work {
 // starvedUntil tells when the CAs have room again for what waits for them.
 func (p *Planner) starvedUntil(now int64, soonest func(int64)) {
 	for _, c := range p.cas {
+		if c.crowded(p.config.AtOnce) {
+			continue // the caller comes again when one of its orders waits or is done
+		}
 		if c.exempt.len()+c.merges.len() > 0 {
-			soonest(max(now, c.parked))
+			soonest(max(now, c.closed()))
 		}
 		if c.renewals.len() > 0 {
 			soonest(c.freeAt(now, forRenewal, 1))
@@ -87,7 +90,9 @@ func (p *Planner) starvedUntil(now int64, soonest func(int64)) {
 		for kind := range l.due {
 			if l.due[kind].len() > 0 {
 				for _, c := range l.cas {
-					soonest(c.freeAt(now, queueClass[kind], 1))
+					if !c.crowded(p.config.AtOnce) {
+						soonest(c.freeAt(now, queueClass[kind], 1))
+					}
 				}
 			}
 		}
@@ -151,7 +156,7 @@ func (p *Planner) pick(now int64) *job {
 }
 
 // head is the first job of a heap with names that are still wanted; nil while the CA
-// is parked.
+// takes none.
 func (p *Planner) head(now int64, c *ca, h *heap[*job]) *job {
 	for {
 		j, ok := h.top()
@@ -173,19 +178,23 @@ func (p *Planner) head(now int64, c *ca, h *heap[*job]) *job {
 			p.dissolve(now, j)
 			continue
 		}
-		if c.parked > now {
+		if c.closed() > now || c.crowded(p.config.AtOnce) {
 			return nil
 		}
 		return j
 	}
 }
 
-// park lets a CA rest. Jobs that need not wait for it go to the next one.
+// park lets a CA be, as it asked for.
 func (p *Planner) park(now int64, c *ca, until int64) {
-	if until <= c.parked {
-		return
+	if until > c.parked {
+		c.parked = until
+		p.leaveCA(now, c)
 	}
-	c.parked = until
+}
+
+// leaveCA takes jobs that need not wait for a CA that takes none to the next one.
+func (p *Planner) leaveCA(now int64, c *ca) {
 	for _, h := range []*heap[*job]{&c.exempt, &c.renewals, &c.merges, &c.again} {
 		for _, j := range slices.Clone(h.items) {
 			p.elsewhere(now, j)
@@ -193,23 +202,23 @@ func (p *Planner) park(now int64, c *ca, until int64) {
 	}
 }
 
-// elsewhere takes a job from a CA that is parked to the next one that the policy
+// elsewhere takes a job from a CA that takes none to the next one that the policy
 // allows: new names at once, renewals if the pause ends too late for them.
 func (p *Planner) elsewhere(now int64, j *job) bool {
 	var other *ca
 	for _, c := range j.g.cas {
-		if c.parked <= now {
+		if c.closed() <= now {
 			other = c
 			break
 		}
 	}
 	switch {
-	case other == nil || j.ca.parked <= now || j.kind == Add:
+	case other == nil || j.ca.closed() <= now || j.kind == Add:
 		return false
 	case j.class() != forRenewal:
 		p.dissolve(now, j) // back to the queue, which finds the CA
 		return true
-	case j.ca.parked < j.lastCall():
+	case j.ca.closed() < j.lastCall():
 		return false
 	}
 	p.move(now, j, other)
@@ -317,8 +326,10 @@ func (p *Planner) openJob(now int64, j *job) Order {
 		j.ca.take(now)
 	}
 	p.reserve(j, all)
+	j.works = now
+	j.ca.busy++
 	o := Order{
-		ID: j.id, Kind: j.kind, CA: j.ca.Name, Account: j.ca.Account, Policy: j.g.policy, Names: all,
+		ID: j.id, Kind: j.kind, CA: j.ca.Name, Account: j.ca.Account, Policy: j.g.policy, Profile: j.g.profile(j.ca), Names: all,
 		Exempt: j.exempt, Opened: time.Unix(0, now), Try: j.try,
 	}
 	if j.mayReplace() {
@@ -348,8 +359,10 @@ func (p *Planner) fromQueues(now int64, kind int, of class) *job {
 		var first *queue
 		for _, l := range p.lanes {
 			q, ok := l.due[kind].top()
-			if ok && (first == nil || cmp.Or(cmp.Compare(q.turn, first.turn), cmp.Compare(q.seq, first.seq)) < 0) && l.other(now, nil, of) != nil {
-				first = q
+			if ok && (first == nil || cmp.Or(cmp.Compare(q.turn, first.turn), cmp.Compare(q.seq, first.seq)) < 0) {
+				if c := l.other(now, nil, of); c != nil && !c.crowded(p.config.AtOnce) {
+					first = q
+				}
 			}
 		}
 		if first == nil {
@@ -404,7 +417,7 @@ func (p *Planner) draw(now int64, q *queue, j *job, of class, free bool) {
 			continue
 		}
 		if !free {
-			c, at := q.g.lane.room(now, b.domain, of)
+			c, at := q.g.lane.room(now, b.domain, of, p.config.AtOnce)
 			if c == nil {
 				p.shelve(q, b, at)
 				continue
@@ -443,11 +456,14 @@ func (p *Planner) draw(now int64, q *queue, j *job, of class, free bool) {
 }
 
 // room is the first CA that has room for an order with domain, or when one will.
-func (l *lane) room(now int64, domain string, of class) (*ca, int64) {
+func (l *lane) room(now int64, domain string, of class, atOnce int) (*ca, int64) {
 	first := int64(0)
 	for _, c := range l.cas {
 		at := c.domainAt(now, domain, of)
 		if at <= now && c.free(now, of) > 0 {
+			if c.crowded(atOnce) {
+				return nil, now + int64(time.Second)
+			}
 			return c, now
 		}
 		at = max(at, c.freeAt(now, of, 1), now+int64(time.Second))

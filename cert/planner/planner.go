@@ -16,6 +16,7 @@
 //		work := p.Next(now, freeOrders, freeChecks)
 //		// run work.Checks (pre-flight)    → p.Checked
 //		// run work.Orders                 → p.Done
+//		// those that have to wait for their CA → p.Waits, and p.Works when they are looked at again
 //		// show work.Alarms; delete work.Obsolete once nothing serves them
 //		// sleep until work.Wake, or a result, or a change of what is wanted; where
 //		// there were as many checks as asked for, there may be more
@@ -70,12 +71,14 @@ type Config struct {
 	Window time.Duration // how long new names wait for others; 0 is 10 s
 	Fresh  time.Duration // how long a pre-flight holds for a renewal; 0 is 1 h
 	Grace  time.Duration // how long a renewal waits for its pre-flights, and for names to recover; 0 is 15 min
+	AtOnce int           // orders of one CA that are worked at; 0 is no limit. Those that wait do not count
 }
 
 // CA is one account at one CA.
 type CA struct {
 	Name     string         // "letsencrypt"
 	Account  string         // the account's URL; a certificate of another one is renewed without `replaces`
+	Profile  string         // for policies that name none; "" is the CA's default
 	MaxNames int            // names in a certificate, for profiles that are not listed; 0 is 100
 	Profiles map[string]int // the same by profile
 	Limits   Limits
@@ -115,7 +118,7 @@ func LetsEncryptProfiles() map[string]int {
 // Policy says with what a name may share a certificate, and who may issue it.
 type Policy struct {
 	Team    string   // names of two teams never share a certificate
-	Profile string   // "" is the CA's default
+	Profile string   // "" is each CA's own of Config
 	CAs     []string // names of CAs, the preferred first; none is all, in the order of Config
 	Pack    int      // names in a certificate at most; 1 is a certificate for each name, 0 as many as the CA takes
 }
@@ -183,6 +186,7 @@ type Order struct {
 	CA       string
 	Account  string
 	Policy   Policy
+	Profile  string   // of the CA
 	Names    []string // sorted
 	Replaces string   // ID of the certificate to name in `replaces`, where the CA has ARI; "" for none
 	Exempt   bool     // the CA counts it for nothing, if it names Replaces
@@ -223,7 +227,8 @@ const (
 	NamesFailed Outcome = "names failed" // Result.Failed is not empty; the others are ordered again
 	Limited     Outcome = "limited"      // the CA counts otherwise than we; see Result.Limit
 	Refused     Outcome = "refused"      // and no name is at fault that we could tell: the set is halved
-	Lost        Outcome = "lost"         // no answer, 5xx: the same set again, later
+	Lost        Outcome = "lost"         // the CA has given the order up: the same set again, later
+	Down        Outcome = "down"         // the CA does not answer, or nothing of ours: the same set at another, or when it answers
 	NotOpened   Outcome = "not opened"   // the caller gave up before it asked the CA; nothing was counted
 )
 
@@ -232,8 +237,10 @@ type Result struct {
 	Outcome     Outcome
 	Certificate Certificate // Issued: ID, NotBefore, NotAfter, Window, InUse; the rest is known
 	Failed      []Failure
-	Limit       Limit
-	Reason      string // Refused, Lost: a plain sentence for people
+	Limits      []Limit // Limited, and beside Failed: of several names each may be over another
+	Reason      string  // Refused, Lost, Down: a plain sentence for people; of Down for those of all names, or none
+	Unasked     bool    // Lost, Down: no request for the order can have reached the CA, which so has counted none
+	Counted     bool    // the CA has counted an order that was Exempt: it did not take what it replaces
 }
 
 // Failure is a name that a CA could not validate.

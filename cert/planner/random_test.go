@@ -33,7 +33,11 @@ func random(t *testing.T, seed uint64) {
 	bad, hidden := map[string]bool{}, map[string]bool{}
 	ca := newModelCA(25, 20*day, func(n string) bool { return hidden[n] })
 	ca.filled = t0
-	d := newDesk(t, le("le"))
+	cas := []planner.CA{le("le")}
+	if seed%3 == 0 {
+		cas = append(cas, le("other"))
+	}
+	d := newDesk(t, cas...)
 	policy := func() planner.Policy {
 		return planner.Policy{Team: fmt.Sprint(rng.IntN(3)), Profile: "tlsserver", Pack: []int{0, 0, 1, 7}[rng.IntN(4)]}
 	}
@@ -60,7 +64,7 @@ func random(t *testing.T, seed uint64) {
 				if bad[c.Name] {
 					reason = "no A record"
 				}
-				d.p.Checked(d.now, c.Name, reason)
+				d.p.Checked(d.now, c.Name, reason, [][]string{nil, nil, nil, {"le"}, {"other"}}[rng.IntN(5)]...)
 			}
 		}
 		busy := map[string]bool{}
@@ -100,7 +104,11 @@ func random(t *testing.T, seed uint64) {
 	finish := func(calm bool) {
 		for i := 0; i < len(open); i++ {
 			if !calm && rng.IntN(3) == 0 {
+				d.p.Waits(d.now, open[i].o.ID, rng.IntN(2) == 0)
 				continue
+			}
+			if rng.IntN(2) == 0 {
+				d.p.Works(d.now, open[i].o.ID)
 			}
 			r := open[i]
 			open = append(open[:i], open[i+1:]...)
@@ -113,16 +121,17 @@ func random(t *testing.T, seed uint64) {
 					certs[out.Certificate.ID] = true
 				}
 			case n == 0:
-				out.Outcome = planner.Lost
+				out.Outcome = []planner.Outcome{planner.Lost, planner.Down}[rng.IntN(2)]
+				out.Unasked, out.Counted = rng.IntN(4) == 0, rng.IntN(4) == 0
 			case n == 1:
 				out.Outcome = planner.Refused
 			case n == 2:
 				out.Outcome = planner.NotOpened
 			case n == 3:
-				out.Outcome, out.Limit = planner.Limited, planner.Limit{
+				out.Outcome, out.Limits = planner.Limited, []planner.Limit{{
 					Scope:   []planner.Scope{planner.ScopeAccount, planner.ScopeDomain, planner.ScopeSet, planner.ScopeName}[rng.IntN(4)],
 					Subject: []string{r.o.Names[0], "shared.com"}[rng.IntN(2)], Until: d.now.Add(time.Duration(rng.IntN(300)) * time.Minute),
-				}
+				}}
 			}
 			if r.m.replaces != nil && out.Outcome != planner.Issued {
 				r.m.replaces.replaced = false
@@ -161,11 +170,6 @@ func random(t *testing.T, seed uint64) {
 		case 8:
 			what = "rearm"
 			d.p.Rearm(d.now, name)
-		case 9:
-			what = "block"
-			if rng.IntN(4) == 0 {
-				d.p.Block(d.now, name, "CAA forbids it")
-			}
 		case 10:
 			what = "add"
 			d.p.AddName(d.now, some(), name)

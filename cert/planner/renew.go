@@ -198,7 +198,11 @@ func (p *Planner) gathered(now int64, j *job) {
 	limit := j.g.max(j.ca)
 	var in conflicts
 	failed, kept := false, j.names[:0:0]
+	var moved []*name
 	for _, n := range j.names {
+		if n.wanted && n.g != j.g && (n.state == live || n.state == ready) {
+			moved = append(moved, n)
+		}
 		n.asked, n.bad = false, false
 		// Names that an earlier, wider policy let in may be too many for this one;
 		// they are ordered by themselves once the others have their certificate.
@@ -221,6 +225,9 @@ func (p *Planner) gathered(now int64, j *job) {
 	}
 	if len(kept) == 0 || failed {
 		p.dissolve(now, j)
+		for _, n := range moved { // another CA renews them
+			p.settle(now, n)
+		}
 		return
 	}
 	if p.mayGrow(j) {

@@ -462,7 +462,7 @@ func TestParked(t *testing.T) {
 		if o.CA != "le" {
 			t.Errorf("the second CA was asked first: %+v", o)
 		}
-		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Limited, Limit: planner.Limit{Scope: planner.ScopeAccount, Until: until}})
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Limited, Limits: []planner.Limit{{Scope: planner.ScopeAccount, Until: until}}})
 	}
 	if o := d.one(d.pass(time.Hour)); o.CA != "other" || o.Names[0] != "any.net" {
 		t.Errorf("order %+v", o)
@@ -687,13 +687,13 @@ func TestRefusedIsHalved(t *testing.T) {
 	}
 }
 
-func TestLostOrdersParkTheCA(t *testing.T) {
+func TestASilentCARests(t *testing.T) {
 	d := newDesk(t, le("le"), planner.CA{Name: "other"})
 	for i := range 3 {
 		d.want(planner.Policy{Team: fmt.Sprint(i)}, fmt.Sprintf("n%d.net", i))
 	}
 	for _, o := range d.pass(10 * time.Second) {
-		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Lost, Reason: "503"})
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down, Reason: "503"})
 	}
 	if r := d.p.Rooms(d.now)[0]; !r.ParkedUntil.After(d.now) {
 		t.Errorf("room %+v", r)
@@ -715,13 +715,249 @@ func TestAnotherCATakesOverWhatWasLost(t *testing.T) {
 		if o.CA != "le" {
 			t.Fatalf("order %+v", o)
 		}
-		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Lost, Reason: "503"})
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down, Reason: "503"})
 	}
 	if o := d.one(d.pass(15 * time.Second)); o.CA != "other" || o.Names[0] != "a.net" {
 		t.Errorf("order %+v", o)
 	}
 	if o := d.one(d.pass(2 * time.Minute)); o.CA != "le" || o.Names[0] != "b.net" {
 		t.Errorf("order %+v", o)
+	}
+}
+
+// outage has a CA away for some time: orders, four at once, are given up 70 seconds after they
+// were opened.
+func outage(d *desk, long time.Duration) (orders int) {
+	for end := d.now.Add(long); d.now.Before(end); {
+		open := d.next()
+		if len(open) > 4 {
+			d.t.Fatalf("%d orders at once", len(open))
+		}
+		orders += len(open)
+		d.now = d.now.Add(70 * time.Second)
+		for _, o := range open {
+			d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down, Reason: "nobody answers"})
+		}
+	}
+	return orders
+}
+
+func newBusyDesk(t *testing.T, cas ...planner.CA) *desk {
+	d := newDesk(t)
+	var err error
+	if d.p, err = planner.New(planner.Config{CAs: cas, AtOnce: 4}); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestAnOutageIsOverMinutesAfterItsEnd: many orders that had no answer are one silence, one
+// order at a time finds out whether the CA is back, and then all go on.
+func TestAnOutageIsOverMinutesAfterItsEnd(t *testing.T) {
+	for _, long := range []time.Duration{14 * time.Minute, 20 * time.Minute, 3 * day} {
+		d := newBusyDesk(t, planner.CA{Name: "only"})
+		d.want(planner.Policy{Pack: 1}, series("n%d.net", 20)...)
+		lost := outage(d, long)
+		if most := 4 + int(long/(10*time.Minute)) + 6; lost > most {
+			t.Errorf("%v: %d orders were tried, want at most %d", long, lost, most)
+		}
+		back, live := d.now, 0
+		for live < 20 && d.now.Before(back.Add(time.Hour)) {
+			open := d.next()
+			if live == 0 && len(open) > 1 {
+				t.Errorf("%v: %d orders go to a CA that has not answered yet", long, len(open))
+			}
+			d.now = d.now.Add(5 * time.Second)
+			for _, o := range open {
+				d.issue(o, life, false)
+				live++
+			}
+		}
+		if took := d.now.Sub(back); live < 20 || took > 11*time.Minute {
+			t.Errorf("%v: %d of 20 live %v after the CA is back", long, live, took)
+		}
+	}
+}
+
+func TestSomebodyWhoAsksEndsARestOfOurs(t *testing.T) {
+	d := newBusyDesk(t, planner.CA{Name: "only"})
+	d.want(planner.Policy{Pack: 1}, series("n%d.net", 20)...)
+	outage(d, 3*time.Hour)
+	if s := d.status("n3.net"); s.ETA.Code != "down" || !strings.Contains(s.ETA.Reason, "nobody answers; it is tried again on") {
+		t.Errorf("ETA %+v", s.ETA)
+	}
+	if o := d.next(); len(o) > 0 {
+		t.Fatalf("it does not rest: %+v", o)
+	}
+	d.p.Rearm(d.now, "n3.net")
+	d.one(d.next())
+}
+
+// TestOrdersThatWaitMakeRoom: a CA that takes its time holds neither its own slots nor those
+// of another.
+func TestOrdersThatWaitMakeRoom(t *testing.T) {
+	d := newBusyDesk(t, planner.CA{Name: "slow"}, planner.CA{Name: "other"})
+	d.want(planner.Policy{Pack: 1, CAs: []string{"slow"}}, series("n%d.net", 8)...)
+	d.want(planner.Policy{Pack: 1, CAs: []string{"other"}}, "o.net")
+	first := d.next()
+	if len(first) != 5 {
+		t.Fatalf("%d orders, want four of one CA and one of the other", len(first))
+	}
+	slow := slices.DeleteFunc(first, func(o planner.Order) bool { return o.CA != "slow" })
+	for _, o := range slow {
+		if d.p.Waits(d.now, o.ID, false) {
+			t.Error("names that no other CA may have could go elsewhere")
+		}
+	}
+	if o := d.next(); len(o) != 4 {
+		t.Errorf("%d orders while four wait, want 4", len(o))
+	}
+	for _, o := range slow {
+		d.p.Works(d.now, o.ID)
+		d.issue(o, life, false)
+	}
+	if s := d.status("n0.net"); s.State != planner.Live {
+		t.Errorf("state %s", s.State)
+	}
+}
+
+// TestOneSilentOrderIsNotTheCA: an order that never has an answer, where others have, lets the
+// CA rest once and not again and again.
+func TestOneSilentOrderIsNotTheCA(t *testing.T) {
+	d := newBusyDesk(t, planner.CA{Name: "only"})
+	d.want(planner.Policy{Pack: 1}, "a.net")
+	o := d.one(d.pass(11 * time.Second))
+	d.p.Waits(d.now, o.ID, true)
+	d.want(planner.Policy{Pack: 1}, "b.net")
+	d.issue(d.one(d.pass(2*time.Minute)), life, false)
+	for range 5 {
+		d.p.Works(d.now, o.ID)
+		d.now = d.now.Add(time.Second)
+		d.p.Waits(d.now, o.ID, true)
+		if r := d.p.Rooms(d.now)[0]; !r.ParkedUntil.IsZero() {
+			t.Fatalf("the CA rests: %+v", r)
+		}
+		d.now = d.now.Add(10 * time.Minute)
+	}
+}
+
+// TestCountsOfOrdersThatWereNone: the account's bucket goes by what the CA has seen.
+func TestCountsOfOrdersThatWereNone(t *testing.T) {
+	d := newDesk(t)
+	d.want(planner.Policy{}, "a.net")
+	o := d.one(d.pass(10 * time.Second))
+	d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down, Unasked: true})
+	if r := d.p.Rooms(d.now)[0]; !r.ParkedUntil.After(d.now) {
+		t.Errorf("it does not rest: %+v", r)
+	}
+	d.now = d.now.Add(time.Minute)
+	if r := d.p.Rooms(d.now)[0]; r.Orders != 300-3 {
+		t.Errorf("%d orders left, want all but the reserve of three", r.Orders)
+	}
+	o = d.one(d.pass(time.Minute))
+	id := d.issue(o, life, true)
+	d.now = d.now.Add(life * 62 / 100)
+	var renewal planner.Order
+	for range 100 {
+		if orders := d.pass(day); len(orders) > 0 {
+			renewal = d.one(orders)
+			break
+		}
+	}
+	if !renewal.Exempt || renewal.Replaces != id {
+		t.Fatalf("order %+v", renewal)
+	}
+	d.now = renewal.Opened
+	before := d.p.Rooms(d.now)[0].Orders
+	d.p.Done(d.now, renewal.ID, planner.Result{Outcome: planner.Issued, Counted: true, Certificate: planner.Certificate{ID: "c9", NotBefore: d.now, NotAfter: d.now.Add(life)}})
+	if after := d.p.Rooms(d.now)[0].Orders; after != before-1 {
+		t.Errorf("%d orders left, %d before a renewal that the CA has counted", after, before)
+	}
+}
+
+// TestSeveralLimitsAtOnce: names over different limits, and one that failed, in one answer.
+func TestSeveralLimitsAtOnce(t *testing.T) {
+	d := newDesk(t)
+	d.want(planner.Policy{}, "x.one.net", "x.two.net", "bad.three.net", "tired.four.net", "good.five.net")
+	o := d.one(d.pass(10 * time.Second))
+	until := d.now.Add(5 * time.Hour)
+	d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.NamesFailed, Failed: []planner.Failure{{Name: "bad.three.net", Reason: "404"}}, Limits: []planner.Limit{
+		{Scope: planner.ScopeDomain, Subject: "one.net", Until: until}, {Scope: planner.ScopeDomain, Subject: "two.net", Until: until},
+		{Scope: planner.ScopeName, Subject: "tired.four.net", Until: until}}})
+	if o := d.one(d.pass(30 * time.Second)); !slices.Equal(o.Names, []string{"good.five.net"}) {
+		t.Errorf("order of %v", o.Names)
+	}
+	for _, name := range []string{"x.one.net", "x.two.net"} {
+		if s := d.status(name); s.State != planner.Ready || s.ETA.Code != "domain" || s.ETA.At.Before(until) || !strings.Contains(s.ETA.Reason, "20 November 2026 17:00 UTC") {
+			t.Errorf("%s: %s, %+v", name, s.State, s.ETA)
+		}
+	}
+}
+
+// TestEachCAHasItsProfile: the fallback knows other profiles, or none.
+func TestEachCAHasItsProfile(t *testing.T) {
+	first := le("le")
+	first.Profile = "tlsserver"
+	d := newDesk(t, first, planner.CA{Name: "other", MaxNames: 40})
+	d.want(planner.Policy{}, series("n%d.net", 40)...)
+	for _, o := range d.pass(10 * time.Second) {
+		if o.CA != "le" || o.Profile != "tlsserver" || len(o.Names) > 25 {
+			t.Errorf("order %+v", o)
+		}
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down})
+	}
+	if o := d.one(d.pass(15 * time.Second)); o.CA != "other" || o.Profile != "" || len(o.Names) != 40 {
+		t.Errorf("order %+v", o)
+	}
+}
+
+// TestCAsThatMayIssue: a name whose CAA leaves out the first CA goes to the next, and the
+// others of its team do not wait for it.
+func TestCAsThatMayIssue(t *testing.T) {
+	d := newDesk(t, le("le"), planner.CA{Name: "other"})
+	d.want(planner.Policy{}, "a.net", "b.net")
+	may := map[string][]string{"b.net": {"other"}}
+	run := func(long time.Duration) (orders []planner.Order) {
+		for end := d.now.Add(long); d.now.Before(end); {
+			w := d.p.Next(d.now, 100, 100)
+			orders = append(orders, w.Orders...)
+			for _, c := range w.Checks {
+				d.p.Checked(d.now, c.Name, "", may[c.Name]...)
+			}
+			switch {
+			case len(w.Checks) > 0:
+			case w.Wake.IsZero() || w.Wake.After(end):
+				d.now = end
+			default:
+				d.now = w.Wake.Add(time.Millisecond)
+			}
+		}
+		return orders
+	}
+	got := map[string]string{}
+	for _, o := range run(15 * time.Second) {
+		got[o.CA] = strings.Join(o.Names, " ")
+		d.issue(o, life, false)
+	}
+	if got["le"] != "a.net" || got["other"] != "b.net" {
+		t.Fatalf("orders %v", got)
+	}
+	d.want(planner.Policy{}, "b.net") // nothing has changed
+	if orders := run(time.Minute); len(orders) > 0 {
+		t.Errorf("orders %+v", orders)
+	}
+	// At the renewal of a.net its CAA is another, too.
+	may["a.net"] = []string{"other"}
+	for _, o := range run(70 * day) {
+		if o.CA != "other" {
+			t.Errorf("order %+v", o)
+		}
+		d.issue(o, life, false)
+	}
+	for _, name := range []string{"a.net", "b.net"} {
+		if s := d.status(name); s.State != planner.Live || s.NotAfter.Before(d.now.Add(life/2)) || len(s.Policy.CAs) > 0 {
+			t.Errorf("%s: %+v", name, s)
+		}
 	}
 }
 

@@ -152,7 +152,7 @@ func (w *world) submit(o planner.Order) {
 		m := w.ca.newOrder(w.now, o)
 		if m == nil {
 			w.open--
-			w.p.Done(w.now, o.ID, planner.Result{Outcome: planner.Limited, Limit: planner.Limit{Scope: planner.ScopeAccount, Until: w.now.Add(time.Hour)}})
+			w.p.Done(w.now, o.ID, planner.Result{Outcome: planner.Limited, Limits: []planner.Limit{{Scope: planner.ScopeAccount, Until: w.now.Add(time.Hour)}}})
 			return
 		}
 		w.after(10*time.Second+time.Duration(w.rng.IntN(50_000))*time.Millisecond, func() {

@@ -104,11 +104,12 @@ type cert struct {
 	timer               timer
 }
 
-type groupKey struct{ team, profile, cas, pack string }
+type groupKey struct{ team, profile, cas, pack, of string }
 
 // group is what may share a certificate.
 type group struct {
 	policy Policy
+	of     *group // the policy's own, where names may have only some of its CAs; else nil
 	cas    []*ca
 	lane   *lane
 	queues [3]*queue
@@ -192,6 +193,9 @@ type job struct {
 	id, seq uint64
 	exempt  bool
 	opened  int64
+	works   int64    // since when it is worked at; 0: it waits
+	worked  int64    // the last time that this began
+	silent  bool     // the CA did not answer it the last time
 	domains []string // reserved at the CA
 	set     string
 }
@@ -268,14 +272,46 @@ func (p *Planner) group(policy Policy) *group {
 	for _, c := range cas {
 		fmt.Fprintf(&id, "%d ", c.order)
 	}
-	key := groupKey{policy.Team, policy.Profile, id.String(), fmt.Sprint(max(0, policy.Pack))}
+	return p.groupOf(groupKey{policy.Team, policy.Profile, id.String(), fmt.Sprint(max(0, policy.Pack)), ""}, policy, cas, nil)
+}
+
+func (p *Planner) groupOf(key groupKey, policy Policy, cas []*ca, of *group) *group {
 	g := p.groups[key]
 	if g == nil {
-		g = &group{policy: policy, cas: cas, lane: p.lane(cas)}
+		g = &group{policy: policy, cas: cas, lane: p.lane(cas), of: of}
 		g.policy.CAs = slices.Clone(policy.CAs)
 		p.groups[key] = g
 	}
 	return g
+}
+
+// own is the group of the policy, whatever CAs are left of it for some names.
+func (g *group) own() *group {
+	if g.of != nil {
+		return g.of
+	}
+	return g
+}
+
+// narrowed is the group of names that only some of a policy's CAs may issue for.
+func (p *Planner) narrowed(g *group, cas []string) *group {
+	g = g.own()
+	var left []*ca
+	var names []string
+	var id, of strings.Builder
+	for _, c := range g.cas {
+		fmt.Fprintf(&of, "%d ", c.order)
+		if slices.Contains(cas, c.Name) {
+			left, names = append(left, c), append(names, c.Name)
+			fmt.Fprintf(&id, "%d ", c.order)
+		}
+	}
+	if len(left) == 0 || len(left) == len(g.cas) { // none are named where all may
+		return g
+	}
+	policy := g.policy
+	policy.CAs = names
+	return p.groupOf(groupKey{policy.Team, policy.Profile, id.String(), fmt.Sprint(max(0, policy.Pack)), of.String()}, policy, left, g)
 }
 
 func (p *Planner) lane(cas []*ca) *lane {
@@ -293,9 +329,12 @@ func (p *Planner) lane(cas []*ca) *lane {
 	return l
 }
 
+// profile is what g's names are ordered with at c.
+func (g *group) profile(c *ca) string { return cmp.Or(g.policy.Profile, c.Profile) }
+
 // max is the most names in a certificate of g by c.
 func (g *group) max(c *ca) int {
-	n := c.max(g.policy.Profile)
+	n := c.max(g.profile(c))
 	if g.policy.Pack > 0 {
 		n = min(n, g.policy.Pack)
 	}
@@ -473,7 +512,7 @@ func (p *Planner) Want(now time.Time, want Name) {
 	t := now.UnixNano()
 	n, g := p.record(want.Name), p.group(want.Policy)
 	if n.wanted {
-		if n.g == g {
+		if n.g.own() == g {
 			return
 		}
 		n.g = g
@@ -567,10 +606,19 @@ func (p *Planner) forget(n *name) {
 }
 
 // Rearm forgets that a name failed and has it checked now: a user's click, or a
-// change of its DNS. What the CA counts stays counted.
+// change of its DNS. What the CA counts stays counted; one that did not answer is tried.
 func (p *Planner) Rearm(now time.Time, s string) {
 	n := p.names[s]
-	if n == nil || !n.wanted || n.state == ready || n.state == ordered || n.state == live {
+	if n == nil || !n.wanted {
+		return
+	}
+	for _, c := range n.g.cas {
+		c.rests = 0 // one order tries it
+	}
+	if j := n.job; j != nil && j.phase == delayed {
+		p.enqueueJob(now.UnixNano(), j)
+	}
+	if n.state == ready || n.state == ordered || n.state == live {
 		return
 	}
 	if tr := n.trouble; tr != nil {
@@ -579,19 +627,6 @@ func (p *Planner) Rearm(now time.Time, s string) {
 	if n.state != checking {
 		p.check(now.UnixNano(), n)
 	}
-}
-
-// Block sets a name aside until Rearm. One in an open order is left there.
-func (p *Planner) Block(now time.Time, s, reason string) {
-	n := p.names[s]
-	if n == nil || !n.wanted || n.state == ordered {
-		return
-	}
-	p.leave(n)
-	p.stop(n)
-	n.blame().reason = reason
-	p.to(n, blocked)
-	p.answer(now.UnixNano(), n, false)
 }
 
 // settle finds the place of a name that is sound: with its certificate, or in a queue.

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -12,7 +13,7 @@ func (p *Planner) Status(now time.Time, s string) (Status, bool) {
 		return Status{}, false
 	}
 	t := now.UnixNano()
-	st := Status{Name: Name{Name: s, Policy: n.g.policy, State: states[n.state]}}
+	st := Status{Name: Name{Name: s, Policy: n.g.own().policy, State: states[n.state]}}
 	if n.checked != 0 {
 		st.Checked = time.Unix(0, n.checked)
 	}
@@ -39,6 +40,9 @@ func (p *Planner) Status(now time.Time, s string) (Status, bool) {
 	st.ETA = p.eta(t, n)
 	return st, true
 }
+
+// date is a time for people.
+func date(at int64) string { return time.Unix(0, at).UTC().Format("2 January 2006 15:04 UTC") }
 
 func (p *Planner) eta(now int64, n *name) ETA {
 	at := func(at int64, code, reason string) ETA { return ETA{time.Unix(0, at), code, reason} }
@@ -73,8 +77,9 @@ func (p *Planner) eta(now int64, n *name) ETA {
 	q := b.q
 	if !b.listed {
 		until := max(now, b.timer.at)
-		_, free := q.g.lane.room(now, b.domain, queueClass[q.kind])
-		return at(max(until, free), "domain", "the CA issues no more certificates for "+b.domain+" until then")
+		_, free := q.g.lane.room(now, b.domain, queueClass[q.kind], 0)
+		until = max(until, free)
+		return at(until, "domain", "the CA issues no more certificates for "+b.domain+" until "+date(until))
 	}
 	eta := p.line(now, q.g.cas, queueClass[q.kind], p.ahead(q, b)+1)
 	if q.timer.running() && q.timer.at > eta.At.UnixNano() {
@@ -87,7 +92,7 @@ func (p *Planner) eta(now int64, n *name) ETA {
 func (p *Planner) line(now int64, cas []*ca, of class, n int) ETA {
 	parked := true
 	for _, c := range cas {
-		parked = parked && c.parked > now
+		parked = parked && c.closed() > now
 	}
 	best, by := int64(0), cas[0]
 	for _, c := range cas {
@@ -95,7 +100,7 @@ func (p *Planner) line(now int64, cas []*ca, of class, n int) ETA {
 		if !parked { // those that are open share the work
 			open := 0
 			for _, o := range cas {
-				if o.parked <= now {
+				if o.closed() <= now {
 					open++
 				}
 			}
@@ -108,7 +113,9 @@ func (p *Planner) line(now int64, cas []*ca, of class, n int) ETA {
 	e := ETA{At: time.Unix(0, best), Code: "orders"}
 	switch {
 	case by.parked > now:
-		e.Code, e.Reason = "parked", by.Name+" takes no orders of this account until "+time.Unix(0, by.parked).UTC().Format(time.RFC3339)
+		e.Code, e.Reason = "parked", by.Name+" takes no orders of this account until "+date(by.parked)
+	case by.silences > 0:
+		e.Code, e.Reason = "down", cmp.Or(by.why, by.Name+" does not answer")+"; it is tried again on "+date(max(now, by.rests))
 	case best <= now:
 		e.Reason = "it is next in line"
 	default:
@@ -170,8 +177,8 @@ func (p *Planner) Rooms(now time.Time) []Room {
 		if c.Limits.Orders > 0 {
 			r.Orders, r.OrdersNew = c.free(t, forRenewal), c.free(t, forNew)
 		}
-		if c.parked > t {
-			r.ParkedUntil = time.Unix(0, c.parked)
+		if at := c.closed(); at > t {
+			r.ParkedUntil = time.Unix(0, at)
 		}
 		all = append(all, r)
 	}

@@ -255,14 +255,18 @@ func (n *node) openIssuer() error {
 			return err
 		}
 		driver.CAs[ca.Name] = made
-		planned := planner.CA{Name: ca.Name}
+		planned := planner.CA{Name: ca.Name, Profile: ca.Profile}
 		if ca.Directory == source.LetsEncrypt {
 			planned.Limits, planned.Profiles = planner.LetsEncrypt(), planner.LetsEncryptProfiles()
 		}
 		plan.CAs = append(plan.CAs, planned)
 	}
-	check := &order.Preflight{Resolver: resolver, Solver: solver, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
+	check := &order.Preflight{Resolver: resolver, Solver: solver, Answer: n.checkAnswer, Private: a.Private, TLS: n.onlyHTTPS(), Provider: solver.provider != nil, Persist: a.DNSPersist,
 		Port: n.challengePort("http", n.o.http, n.settings.Listen.HTTP), TLSPort: n.challengePort("https", n.o.https, n.settings.Listen.HTTPS)}
+	if a.ValidationZone != "" {
+		label, text := n.zoneProbe()
+		check.ZoneRecord, check.ZoneTXT = label+"."+a.ValidationZone, text
+	}
 	c.issuer = &order.Issuer{Driver: driver, Lease: c.store, Plan: plan, Wanted: n.wantedList,
 		CNAME: n.challengeTarget, Persist: a.DNSPersist, Used: n.certificateUsed, Tidy: n.tidyChallenges, Log: n.log}
 	n.countOrders()
@@ -412,6 +416,8 @@ func storageError(err error) error {
 		return fmt.Errorf("%w: %w", order.ErrFenced, err)
 	case errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("%w: %w", order.ErrNoRecord, err)
+	case errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrInvalid):
+		return fmt.Errorf("%w: %w", order.ErrRefused, err)
 	}
 	return err
 }
@@ -445,7 +451,21 @@ func (s *certStore) Range(ctx context.Context, kind, from, to string, limit int)
 	return records, storageError(err)
 }
 
+// writeTries is how often a write is made anew after somebody, through the API of another
+// node, has changed or deleted a certificate of it meanwhile.
+const writeTries = 5
+
 func (s *certStore) Write(ctx context.Context, fence int64, records ...order.Record) error {
+	var err error
+	for range writeTries {
+		if err = s.write(ctx, fence, records); !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	return storageError(err)
+}
+
+func (s *certStore) write(ctx context.Context, fence int64, records []order.Record) error {
 	b := store.Batch{Lease: &store.Lease{Name: issuerLease, Fence: fence}, Actor: store.Actor{Who: "certificates"}}
 	for _, r := range records {
 		if r.Kind == order.KindCertificate {
@@ -459,22 +479,31 @@ func (s *certStore) Write(ctx context.Context, fence int64, records ...order.Rec
 		b.Records = append(b.Records, store.Record{Kind: r.Kind, Key: r.Key, Value: r.Value})
 	}
 	_, err := s.db.Commit(ctx, b)
-	return storageError(err)
+	return err
 }
 
 // certificate gives the changes of content that a record of a certificate stands
 // for, and what is left to keep as a record.
 func (s *certStore) certificate(ctx context.Context, r order.Record) (changes []store.Change, rest []byte, err error) {
 	var before *fingerpost.Certificate
+	rev := store.Absent
 	it, err := s.db.Get(ctx, store.KindCertificate, r.Key)
 	switch {
 	case err == nil:
+		rev = it.Rev
 		if before, err = it.Certificate(); err != nil {
 			return nil, nil, err
 		}
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, nil, err
 	}
+	defer func() { // it is as it was read, or all is done anew
+		for i := range changes {
+			if c := &changes[i]; c.Item.Kind == store.KindCertificate {
+				c.If = rev
+			}
+		}
+	}()
 	if r.Value == nil {
 		if before != nil {
 			changes, err = store.CertificateChanges(before, nil)
@@ -530,7 +559,11 @@ func (n *node) cost(ctx context.Context, certificate, name string) (cost planner
 // adminCertificates is what the API knows and has done about certificates.
 func (n *node) adminCertificates() *admin.Certificates {
 	c := &n.certificates
-	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers, Naming: n.naming}
+	storage := order.Storage(c.store)
+	if c.issuer != nil {
+		storage = order.Reading{Storage: storage, Issuer: c.issuer}
+	}
+	a := &admin.Certificates{Storage: storage, Sealer: c.sealer, Covers: c.served.Covers, Naming: n.naming}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
 			secret := c.sealer.DeriveFirst("validation labels")

@@ -50,6 +50,7 @@ type doctor struct {
 	issuers   []string     // the first CA's caaIdentities
 	own       []string     // public addresses of the nodes; none if not known
 	private   bool         // names and addresses that are not public are fine
+	zone      string       // that CNAMEs of domains lead to; "" without one
 	http      *http.Client // for the server
 	httpPort  int
 	httpsPort int
@@ -134,7 +135,7 @@ func (d *doctor) run(f *remoteFlags, config string, hosts, resolvers []string, s
 			return err
 		}
 		if s := set.Settings(); s != nil {
-			d.cas, d.own, d.private = s.ACME.CAs, s.Addresses, s.ACME.Private
+			d.cas, d.own, d.private, d.zone = s.ACME.CAs, s.Addresses, s.ACME.Private, s.ACME.ValidationZone
 			if d.private { // where orders look for challenges, too
 				d.httpPort = cmp.Or(loopbackPort(s.Listen.HTTP), d.httpPort)
 				d.httpsPort = cmp.Or(loopbackPort(s.Listen.HTTPS), d.httpsPort)
@@ -170,6 +171,7 @@ func (d *doctor) run(f *remoteFlags, config string, hosts, resolvers []string, s
 	for i := range d.cas {
 		d.ca(&d.cas[i], i == 0)
 	}
+	d.validation()
 	if len(hosts) == 0 {
 		d.warn("hosts", "name some with --host", "there are no hosts to look at")
 	}
@@ -310,6 +312,22 @@ func (d *doctor) resolvers(list []string) {
 	}
 }
 
+// validation looks whether CAs find the zone that CNAMEs of domains lead to.
+func (d *doctor) validation() {
+	if d.zone == "" || len(d.resolver.Servers) == 0 {
+		return
+	}
+	const hint = "delegate it to the nodes (NS records to their addresses), set listen.dns, and let UDP and TCP to port 53 in"
+	switch zone, err := d.resolver.Zone(d.ctx, d.zone); {
+	case err != nil:
+		d.fail("validation zone", hint, "%s is not answered: %v", d.zone, err)
+	case zone != d.zone:
+		d.fail("validation zone", hint, "%s is not delegated: it is a part of the zone %s", d.zone, zone)
+	default:
+		d.ok("validation zone", "%s is answered", d.zone)
+	}
+}
+
 func hostOf(url string) string {
 	_, rest, _ := strings.Cut(url, "://")
 	rest, _, _ = strings.Cut(rest, "/")
@@ -368,7 +386,7 @@ func (d *doctor) host(name string) {
 	}
 	pre := &order.Preflight{Resolver: d.resolver, Private: d.private}
 	if len(d.issuers) > 0 {
-		switch f, err := pre.CAA(d.ctx, order.Question{Name: name, Issuers: d.issuers}); {
+		switch f, err := pre.CAA(d.ctx, order.Question{Name: name, CAs: []order.Authority{{Issuers: d.issuers}}}); {
 		case err != nil:
 			d.warn("caa", "a CA refuses a name whose CAA records cannot be looked up: see its name servers", "%s: %v", name, err)
 		case f != nil:

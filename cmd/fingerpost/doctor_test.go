@@ -120,6 +120,24 @@ func TestDoctorTellsANameWithoutACertificate(t *testing.T) {
 	c.has(t, fmt.Sprintf("warn port %d: new.example is reached at %s, and has no certificate yet", d.httpsPort, l.Addr()))
 }
 
+func TestDoctorTellsOfTheValidationZone(t *testing.T) {
+	dns := testdns.New(t)
+	dns.Set("example.net", "SOA", "ns.example.net. hostmaster.example.net. 1 2 3 4 5")
+	dns.Set("acme.example.net", "SOA", "ns1.acme.example.net. hostmaster.acme.example.net. 1 2 3 4 5")
+	dns.Fail("broken.example.net", testdns.ServFail)
+	for zone, want := range map[string]string{
+		"acme.example.net":   "ok validation zone: acme.example.net is answered",
+		"other.example.net":  "fail validation zone: other.example.net is not delegated: it is a part of the zone example.net",
+		"broken.example.net": "fail validation zone: broken.example.net is not answered",
+	} {
+		var c checked
+		d := c.doctor(t)
+		d.resolver, d.zone = &order.Resolver{Servers: []string{dns.Addr()}}, zone
+		d.validation()
+		c.has(t, want)
+	}
+}
+
 func TestDoctorTellsOfCAsClocksAndResolvers(t *testing.T) {
 	var off time.Duration
 	ca := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base32"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -241,6 +243,9 @@ func (n *node) answerHTTP(host, token string) (string, bool) {
 	if len(token) > 200 {
 		return "", false
 	}
+	if strings.HasPrefix(token, order.CheckToken) {
+		return n.checkAnswer(host, token), true
+	}
 	it, err := n.shared.replica.Get(store.KindChallenge, "http-01/"+token)
 	if err != nil || it == nil {
 		return "", false
@@ -250,6 +255,15 @@ func (n *node) answerHTTP(host, token string) (string, bool) {
 		return "", false
 	}
 	return c.KeyAuthorization, true
+}
+
+// checkAnswer is what every node of the cluster, and no other server, says to the token of
+// a check. It is no key authorization, which has the form TOKEN.THUMBPRINT.
+func (n *node) checkAnswer(host, token string) string {
+	secret := n.certificates.sealer.DeriveFirst("checks over http")
+	mac := hmac.New(sha256.New, secret[:])
+	mac.Write([]byte(host + "\x00" + token))
+	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // answerHandshake is what a CA is shown in a handshake. A handshake names no token:

@@ -57,6 +57,13 @@ func (n *node) validationZone(serial uint32, values map[string][]string) (*zone.
 	return v.Zone()
 }
 
+// zoneProbe is a value that every node gives in the zone, for the check that a CA would
+// find the zone. It follows from the cluster's secret, so that nobody has to tell it.
+func (n *node) zoneProbe() (label, text string) {
+	label = n.challengeLabel("probe.invalid")
+	return label, "fingerpost-" + short(label)
+}
+
 // renewValidation brings the values that are in the node's own copy into the zone.
 func (n *node) renewValidation() {
 	v := &n.certificates.zone
@@ -67,7 +74,8 @@ func (n *node) renewValidation() {
 	if !ok {
 		return
 	}
-	values := map[string][]string{}
+	label, probe := n.zoneProbe()
+	values := map[string][]string{label: {probe}}
 	for it, err := range n.shared.replica.Scan(store.KindChallenge, "dns-01/") {
 		var c challenge
 		if err == nil {

@@ -124,7 +124,7 @@ func (n *node) imported(name string) bool {
 
 // policy is how names of a team are ordered.
 func (n *node) policy(team string) planner.Policy {
-	return planner.Policy{Team: team, Profile: n.settings.ACME.CAs[0].Profile, Pack: n.settings.ACME.Pack}
+	return planner.Policy{Team: team, Pack: n.settings.ACME.Pack}
 }
 
 // Looking through all names takes time where there are millions: it is done again
