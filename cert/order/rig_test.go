@@ -38,6 +38,7 @@ type rig struct {
 	driver  *Driver
 	ours    *CA
 	log     *bytes.Buffer
+	logger  *slog.Logger // one for all lives, which takes turns
 	secrets *secrets
 
 	// fault is asked before and after each thing that touches the world outside
@@ -79,10 +80,13 @@ func (r *rig) restart() {
 		r.t.Fatal(err)
 	}
 	r.ours = ours
+	if r.logger == nil {
+		r.logger = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	r.driver = &Driver{
 		CAs: map[string]*CA{"test": ours}, Storage: r.memory, Solver: r.shown,
 		Seal: r.secrets.seal, Unseal: r.secrets.unseal,
-		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: r.logger,
 	}
 }
 

@@ -58,6 +58,17 @@ func (p *Planner) Problem() string {
 	if counts != p.counts {
 		return fmt.Sprintf("counted %v, are %v", p.counts, counts)
 	}
+	for _, c := range p.cas {
+		busy := 0
+		for _, j := range p.open {
+			if j.ca == c && j.works != 0 {
+				busy++
+			}
+		}
+		if busy != c.busy {
+			return fmt.Sprintf("%d orders of %s are worked at, counted %d", busy, c.Name, c.busy)
+		}
+	}
 	for id, c := range p.certs {
 		if c.live != liveOn[c] {
 			return fmt.Sprintf("%s serves %d names, counted %d", id, liveOn[c], c.live)

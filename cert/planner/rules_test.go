@@ -779,6 +779,20 @@ func TestAnOutageIsOverMinutesAfterItsEnd(t *testing.T) {
 	}
 }
 
+// TestWhatWasUnderWayIsOneSilence, although its end is heard of one by one.
+func TestWhatWasUnderWayIsOneSilence(t *testing.T) {
+	d := newBusyDesk(t, planner.CA{Name: "only"})
+	d.want(planner.Policy{Pack: 1}, series("n%d.net", 4)...)
+	open := d.next()
+	for i, o := range open {
+		d.now = d.now.Add(70 * time.Second)
+		d.p.Done(d.now, o.ID, planner.Result{Outcome: planner.Down})
+		if r := d.p.Rooms(d.now)[0]; r.ParkedUntil.IsZero() != (i > 0) {
+			t.Errorf("after the end of order %d: %+v", i, r)
+		}
+	}
+}
+
 func TestSomebodyWhoAsksEndsARestOfOurs(t *testing.T) {
 	d := newBusyDesk(t, planner.CA{Name: "only"})
 	d.want(planner.Policy{Pack: 1}, series("n%d.net", 20)...)
