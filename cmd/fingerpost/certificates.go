@@ -40,6 +40,7 @@ type certificates struct {
 	version atomic.Uint64              // of what the store says of names
 	sealed  atomic.Pointer[sealedKeys] // what cannot be served of them; nil: not looked yet
 	failing seldom                     // said that one cannot be served
+	open    atomic.Bool                // what is above may be used by those whom the feed calls
 }
 
 // clusterKeyFile is where a node finds or makes its key, in the data folder.
@@ -62,6 +63,8 @@ func (n *node) openCertificates() error {
 	if err := n.openValidation(); err != nil {
 		return err
 	}
+	c.open.Store(true)
+	n.itemsChanged(nil) // what the feed has told meanwhile
 	if n.shared.db == nil {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"fingerpost/nameserver"
@@ -17,6 +18,7 @@ import (
 
 // validation is the zone that domains are validated by, and who answers for it.
 type validation struct {
+	making sync.Mutex               // held while the zone is made: what is newer comes later
 	zones  atomic.Pointer[zone.Set] // nil before the first content
 	server *nameserver.Server       // nil without a zone
 }
@@ -70,6 +72,8 @@ func (n *node) renewValidation() {
 	if v.server == nil {
 		return
 	}
+	v.making.Lock()
+	defer v.making.Unlock()
 	at, ok := n.shared.replica.Cursor()
 	if !ok {
 		return
@@ -103,8 +107,8 @@ func (n *node) renewValidation() {
 // itemsChanged is called by the node's own copy when other items than hosts and
 // redirects may be others; nil means all of them.
 func (n *node) itemsChanged(changes []replica.Change) {
-	if n.shared == nil || n.shared.replica == nil || n.certificates.served == nil {
-		return // it is being opened
+	if !n.certificates.open.Load() {
+		return // all of them are looked at once it is
 	}
 	dns := changes == nil
 	for i := range changes {
