@@ -298,7 +298,7 @@ func TestForgettingMuch(t *testing.T) {
 	for i := range 12 {
 		gone = append(gone, Record{Kind: KindCertificate, Key: fmt.Sprint(i)})
 	}
-	i := &Issuer{Driver: &Driver{Storage: memory}, Log: slog.New(slog.DiscardHandler)}
+	i := &Issuer{Driver: &Driver{Storage: memory}, Log: slog.New(slog.DiscardHandler), records: make(chan struct{}, 1)}
 	if err := i.forget(t.Context(), 0, gone); err != nil {
 		t.Fatal(err)
 	}
