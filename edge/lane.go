@@ -29,13 +29,14 @@ import (
 // respond answers one head, appended to dst. It is the whole way of nearly every
 // request. keep tells whether the connection may stay open.
 func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Verdict, x *exchange, c *client, now time.Time) (out []byte, keep bool) {
-	refusal := h.Status
+	refusal, host := h.Status, h.Host
 	keep = v == h1.Redirectable && h.KeepAlive && !f.draining.Load()
 	if v == h1.Redirectable {
 		in := incoming{method: h.Method, target: h.Target, host: h.Host, http10: h.HTTP10, header: h, remote: c.addr, serverName: c.serverName}
 		if refusal = f.read(&in, x); refusal == http.StatusBadRequest {
 			keep = false // where the head is not what we expect, neither need be what follows it
 		}
+		host = in.host
 	}
 	f.decide(x, refusal, now)
 	out, sent := x.appendResponse(dst, f.date(now), h.Method == http.MethodHead, h.HTTP10, keep)
@@ -45,7 +46,7 @@ func (f *front) respond(dst []byte, tally *telemetry.Tally, h *h1.Head, v h1.Ver
 	}
 	tally.Request(proto, f.https, x.answer.Status)
 	if f.s.Access.Wants() {
-		f.record(x, &telemetry.Access{Time: now, Remote: remote(c.addr), Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
+		f.record(x, &telemetry.Access{Time: now, Remote: remote(c.addr), Proto: proto, Method: h.Method, Host: host, Target: h.Target,
 			Duration: f.now().Sub(now), Bytes: sent, UserAgent: h.Value("User-Agent"), Referer: h.Value("Referer")})
 	}
 	x.forget()
@@ -69,7 +70,21 @@ type client struct {
 	addr       netip.AddrPort // not valid for a UNIX socket
 	serverName string         // of its handshake
 	conn       net.Conn       // as it was accepted; nil in an event loop
+	since      time.Time      // when its PROXY header was waited for, if no head has been since
+	badHost    bool           // of the head that it was handed over with; see incoming
+	patience   *patience      // in net/http
 	tls        *tlsConn       // what its TLS is over; nil without
+}
+
+// begins is when a connection began that may have waited for its PROXY header: the
+// first head comes within the same time. Later ones have their own.
+func (c *client) begins() time.Time {
+	since := c.since
+	c.since = time.Time{}
+	if since.IsZero() {
+		return time.Now()
+	}
+	return since
 }
 
 // remote is an address as logs have it.
@@ -134,7 +149,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 	b.sentBy = time.Time{}
 	limits := f.headLimits()
 	n := 0 // bytes of b.in that are not answered yet
-	deadline := time.Now().Add(f.limits.Header)
+	deadline := peer.begins().Add(f.limits.Header)
 	c.SetReadDeadline(deadline)
 	for {
 		if n == len(b.in) {
@@ -351,7 +366,7 @@ func serverName(r *http.Request) string {
 	if peer, ok := r.Context().Value(peerKey{}).(*client); ok {
 		return peer.serverName
 	}
-	if r.TLS != nil {
+	if r.TLS != nil { // HTTP/3
 		return r.TLS.ServerName
 	}
 	return ""
@@ -452,7 +467,7 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	}
 	peer.tls = &tlsConn{Conn: conn}
 	t := tls.Server(peer.tls, config)
-	t.SetDeadline(time.Now().Add(f.limits.Header))
+	t.SetDeadline(peer.begins().Add(f.limits.Header))
 	err := t.Handshake()
 	f.handshakes.end(c)
 	if err != nil {
