@@ -121,7 +121,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.release()
 
 	in := received(r)
-	if r.ProtoMajor >= 2 {
+	if r.ProtoMajor == 2 {
 		defer patienceOf(r).ended(r)
 	}
 	refusal := f.checkMultiplexed(r)

@@ -142,9 +142,7 @@ func (q *quicServer) serveConn(conn *quic.Conn) {
 			stream.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
 			continue
 		}
-		headBy := time.Now().Add(q.f.limits.Header)
-		stream.SetReadDeadline(headBy)
-		stream.SetWriteDeadline(headBy.Add(q.f.limits.Request)) // of what quic-go refuses itself
+		stream.SetReadDeadline(time.Now().Add(q.f.limits.Header))
 		go h.HandleRequestStream(stream)
 	}
 }
@@ -200,7 +198,6 @@ type quicConn struct {
 	handshake atomic.Bool // under way
 	requests  atomic.Int64
 	idle      *time.Timer // nil during the handshake
-	patience  patience
 }
 
 type quicConnKey struct{}
@@ -255,7 +252,6 @@ func (q *quicServer) accepted(ctx context.Context, conn *quic.Conn) context.Cont
 	if c.handshake.Swap(false) {
 		q.leave(c.from)
 	}
-	c.patience.hangUp = func() { conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }
 	c.idle = time.AfterFunc(q.f.limits.Idle, func() {
 		if c.requests.Load() == 0 {
 			conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")

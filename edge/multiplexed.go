@@ -39,8 +39,9 @@ func (f *front) badHost(head []byte) bool {
 	return err != nil
 }
 
-// patience is what we have with a client that begins requests over HTTP/2 or 3 and
-// gives them up: that costs it next to nothing, and us their answers.
+// patience is what we have with a client that begins requests over HTTP/2 and gives
+// them up: that costs it next to nothing, and us their answers. Over HTTP/3 it gets
+// a new stream only once the one before has ended, which takes its time.
 type patience struct {
 	answered, givenUp atomic.Int64
 	lost              atomic.Bool
@@ -65,10 +66,8 @@ func (p *patience) ended(r *http.Request) {
 	}
 }
 
+// patienceOf is nil for HTTP/3.
 func patienceOf(r *http.Request) *patience {
-	if c, ok := r.Context().Value(quicConnKey{}).(*quicConn); ok {
-		return &c.patience
-	}
 	if peer, ok := r.Context().Value(peerKey{}).(*client); ok {
 		return peer.patience
 	}
