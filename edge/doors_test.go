@@ -372,6 +372,98 @@ func TestHTTP3IsCountedAndLogged(t *testing.T) {
 	}
 }
 
+// Without its socket HTTP/3 is gone, and https is not.
+func TestAFailingUDPSocketLeavesHTTPS(t *testing.T) {
+	s := doorSite(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.ListenPacket("udp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit := make(chan error, 1)
+	go func() { exit <- s.ServeTLS(l, socket) }()
+	s.https = l.Addr().String()
+	altSvc := func() string {
+		got := s.ask("1.1", "GET", "https://a.example:"+port(l.Addr())+"/")
+		if got.StatusCode != 301 {
+			t.Fatalf("got %d", got.StatusCode)
+		}
+		return got.Header.Get("Alt-Svc")
+	}
+	if altSvc() == "" {
+		t.Error("HTTP/3 is not told of")
+	}
+	s.get3(t, s.http3(t), "https://a.example/")
+	socket.Close()
+	for deadline := time.Now().Add(10 * time.Second); altSvc() != ""; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("HTTP/3 is still told of")
+		}
+	}
+	select {
+	case err := <-exit:
+		t.Errorf("ServeTLS ended: %v", err)
+	default:
+	}
+	if !strings.Contains(s.logged.String(), "HTTP/3 has ended") {
+		t.Errorf("log:\n%s", s.logged)
+	}
+}
+
+// The handshakes of one network leave room for those of others.
+func TestHTTP3HandshakesHaveShares(t *testing.T) {
+	s := doorSite(t, func(s *Server) { s.Limits.Handshakes = 16 })
+	q := &quicServer{f: s.newFront(true, &net.UDPAddr{}), shares: map[netip.Prefix]int{}}
+	from := func(addr string) netip.Prefix { return network(net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))) }
+	entered := func(addrs ...string) (n int) {
+		for i := range 8 {
+			if q.enter(from(addrs[i%len(addrs)])) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, addrs := range [][]string{{"192.0.2.1:1", "192.0.2.2:2", "[::ffff:192.0.2.3]:3"}, {"198.51.100.1:1"}, {"[2001:db8::1]:1", "[2001:db8:0:1::1]:1"}, {"[2001:db8:1::1]:1"}} {
+		if n := entered(addrs...); n != 4 {
+			t.Errorf("%v: %d handshakes", addrs, n)
+		}
+	}
+	if n := entered("203.0.113.1:1"); n != 0 {
+		t.Errorf("%d over all", n)
+	}
+	for range 4 {
+		q.leave(from("192.0.2.9:9"))
+	}
+	if n := entered("203.0.113.1:1"); n != 4 || len(q.shares) != 4 {
+		t.Errorf("%d in the place of others, %d networks", n, len(q.shares))
+	}
+}
+
+// The log names the host that was answered for, by whichever lane.
+func TestTheLogNamesTheHostThatWasUsed(t *testing.T) {
+	s := doorSite(t, func(s *Server) { s.Loops = -1 })
+	other := doorSite(t, nil)
+	for _, s := range []*site{s, other} {
+		for _, https := range []bool{false, true} {
+			scheme := map[bool]string{false: "http", true: "https"}[https]
+			for _, request := range []string{"GET SCHEME://a.example/x HTTP/1.1\r\nHost: b.example\r\n\r\n", "POST SCHEME://a.example/x HTTP/1.1\r\nHost: b.example\r\nContent-Length: 1\r\n\r\nx"} {
+				if got := s.raw(https, "a.example", strings.Replace(request, "SCHEME", scheme, 1)); got.Header.Get("Location") != "https://to.example/x" {
+					t.Errorf("got %d %s", got.StatusCode, got.Header.Get("Location"))
+				}
+			}
+		}
+		s.shutdown()
+		s.Access.Close()
+		s.Access = nil
+		if n := strings.Count(s.access.String(), `"host":"a.example"`); n != 4 {
+			t.Errorf("%d records of a.example:\n%s", n, s.access)
+		}
+	}
+}
+
 func TestHTTP3ChoosesTheCertificateByName(t *testing.T) {
 	s := doorSite(t, nil)
 	for name, fails := range map[string]bool{"a.example": false, "b.example": false, "unknown.example": true} {

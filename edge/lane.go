@@ -148,6 +148,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 	}()
 	b.sentBy = time.Time{}
 	limits := f.headLimits()
+	first := true
 	n := 0 // bytes of b.in that are not answered yet
 	deadline := peer.begins().Add(f.limits.Header)
 	c.SetReadDeadline(deadline)
@@ -181,7 +182,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		if f.s.Now != nil {
 			at = f.s.Now()
 		}
-		began := n > 0 // the head, in an earlier read: its time runs already
+		began := n > 0 || first // the head, in an earlier read or with the connection: its time runs already
 		n += got
 		used, answered, keep, more := 0, 0, true, false
 		b.out = b.out[:0]
@@ -200,7 +201,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			answered++
 			used += b.head.Size
 			b.head.Reset()
-			began = false
+			began, first = false, false
 			if len(b.out) > maxPipelined && !f.write(c, peer, b, now) {
 				return
 			}
