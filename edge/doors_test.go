@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/internal/rulecases"
 	"fingerpost/redirect"
 
 	"github.com/quic-go/quic-go"
@@ -64,14 +65,7 @@ func TestEveryDoorGivesTheSameAnswer(t *testing.T) {
 	}
 	names := []string{"a.example", "up.example", "only.example", "hsts.example", "pages.example", "xn--blbr-roah.example", "x.wild.example", "loop.example", "other.example", "unknown.example", "*.wild.example"}
 	evented, pooled := start(t, table, change(0), names), start(t, table, change(-1), names)
-	doors := []door{
-		{name: "event loop", site: evented, http1: true},
-		{name: "goroutines", site: pooled, http1: true},
-		{name: "HTTP/2 in the clear", site: evented},
-		{name: "TLS lane", site: evented, https: true, http1: true},
-		{name: "HTTP/2", site: evented, https: true},
-		{name: "HTTP/3", site: evented, https: true, http3: true},
-	}
+	doors := doorsOf(evented, pooled)
 	asks := make([]func(*doorCase, string) answer, len(doors))
 	for i := range doors {
 		asks[i] = doors[i].open(t)
@@ -100,6 +94,61 @@ func TestEveryDoorGivesTheSameAnswer(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestTheRuleThatWinsIsTheSameByEveryDoor has the cases of package redirect.
+func TestTheRuleThatWinsIsTheSameByEveryDoor(t *testing.T) {
+	var table atomic.Pointer[redirect.Table]
+	table.Store(compile(t, nil, nil))
+	hosts := map[string]bool{}
+	for _, c := range rulecases.Precedence {
+		hosts[mustURL(t, c.URL).Hostname()] = true
+	}
+	names := slices.Sorted(maps.Keys(hosts))
+	change := func(loops int) func(*Server) {
+		return func(s *Server) { s.Loops, s.Table = loops, table.Load }
+	}
+	evented, pooled := start(t, nil, change(0), names), start(t, nil, change(-1), names)
+	asked := 0
+	for _, d := range doorsOf(evented, pooled) {
+		ask := d.open(t)
+		for _, c := range rulecases.Precedence {
+			bound := slices.ContainsFunc(c.Rules, func(r fingerpost.Redirect) bool { return strings.Contains(r.From, "://") })
+			scheme, rest, _ := strings.Cut(c.URL, "://")
+			switch {
+			case (scheme == "https") == d.https:
+			case bound: // the scheme decides
+				continue
+			case d.https:
+				scheme = "https"
+			default:
+				scheme = "http"
+			}
+			table.Store(compile(t, nil, c.Rules))
+			want := doorCase{url: scheme + "://" + rest, fields: rulecases.Header, status: 404}
+			if c.Wins != "" {
+				want.status, want.location = 301, "https://t.test/"+c.Wins
+			}
+			t.Run(d.name+": "+c.Name, func(t *testing.T) {
+				got := ask(&want, "GET")
+				d.check(t, &want, "GET", &got)
+			})
+			asked++
+		}
+	}
+	t.Logf("%d questions", asked)
+}
+
+// doorsOf are all ways in.
+func doorsOf(evented, pooled *site) []door {
+	return []door{
+		{name: "event loop", site: evented, http1: true},
+		{name: "goroutines", site: pooled, http1: true},
+		{name: "HTTP/2 in the clear", site: evented},
+		{name: "TLS lane", site: evented, https: true, http1: true},
+		{name: "HTTP/2", site: evented, https: true},
+		{name: "HTTP/3", site: evented, https: true, http3: true},
 	}
 }
 
