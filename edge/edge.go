@@ -334,18 +334,21 @@ func (s *Server) serve(f *front, l net.Listener, run func() error) error {
 	if !s.enter(f) {
 		return l.Close()
 	}
+	defer f.loops.Done()
 	f.onDrain(func() { l.Close() })
 	deferAccept(l)
 	go f.server.Serve(f.handedOver) // until Shutdown
 	return run()
 }
 
-// enter makes f part of what Shutdown ends; false once it has begun.
+// enter makes f part of what Shutdown ends; false once it has begun. Whoever has
+// entered is waited for as a loop is: it may be about to start some.
 func (s *Server) enter(f *front) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
 		s.fronts = append(s.fronts, f)
+		f.loops.Add(1)
 	}
 	return !s.closed
 }

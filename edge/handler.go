@@ -34,7 +34,7 @@ type front struct {
 	finish     func(context.Context) error // ends what is not in a lane, gently
 	cut        func()                      // and at once
 
-	loops    sync.WaitGroup // that run
+	loops    sync.WaitGroup // that run, and who starts them
 	draining atomic.Bool
 	drained  chan struct{} // closed when draining begins
 

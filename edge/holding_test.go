@@ -47,10 +47,10 @@ var holders = []struct {
 	{"HTTP/2 without requests", func(h *holding) io.Closer { return h.http2(h.tls("h2")).Closer }},
 	{"half a head over HTTP/2", func(h *holding) io.Closer { return h.http2(h.tls("h2")).half() }},
 	{"half a head over HTTP/2 in the clear", func(h *holding) io.Closer { return h.http2(h.dial(false)).half() }},
-	{"a body that never comes over HTTP/2", func(h *holding) io.Closer { return h.http2(h.tls("h2")).bodies(100) }},
+	{"a body that never comes over HTTP/2", func(h *holding) io.Closer { return h.http2(h.reading(h.tls("h2"))).asks(100, "POST") }},
 	{"reading nothing over HTTP/2", func(h *holding) io.Closer { return h.http2(h.tls("h2")).flood() }},
 	{"reading nothing over HTTP/2 in the clear", func(h *holding) io.Closer { return h.http2(h.dial(false)).flood() }},
-	{"taking nothing of the streams of HTTP/2", func(h *holding) io.Closer { return h.http2(h.tls("h2"), 0).asks(100) }},
+	{"taking nothing of the streams of HTTP/2", func(h *holding) io.Closer { return h.http2(h.reading(h.tls("h2")), 0).asks(100, "GET") }},
 	{"HTTP/3 without requests", func(h *holding) io.Closer { return h.quic(64 << 10) }},
 	{"half a head over HTTP/3", func(h *holding) io.Closer { return h.streams(h.quic(64<<10), head3("/")[:20], false) }},
 	{"a body that never comes over HTTP/3", func(h *holding) io.Closer { return h.streams(h.quic(64<<10), head3("/"), false) }},
@@ -220,18 +220,17 @@ func (k *client2) half() io.Closer {
 	return k
 }
 
-func (k *client2) asks(n uint32) io.Closer {
-	for i := range n {
-		k.check(k.ask(2*i+1, "GET", true, true))
+// asks has so many requests, or fewer if the server ends it meanwhile.
+func (k *client2) asks(n uint32, method string) io.Closer {
+	for i := uint32(0); i < n && k.ask(2*i+1, method, true, method == "GET") == nil; i++ {
 	}
 	return k
 }
 
-func (k *client2) bodies(n uint32) io.Closer {
-	for i := range n {
-		k.check(k.ask(2*i+1, "POST", true, false))
-	}
-	return k
+// reading throws away what comes.
+func (h *holding) reading(c net.Conn) net.Conn {
+	h.busy.Go(func() { io.Copy(io.Discard, c) })
+	return c
 }
 
 func (k *client2) flood() io.Closer {

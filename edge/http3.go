@@ -99,6 +99,7 @@ func (s *Server) serveQUIC(c net.PacketConn) error {
 		q.close()
 		return err
 	}
+	defer f.loops.Done()
 	f.onDrain(func() { q.listener.Close() })
 	for {
 		conn, err := q.listener.Accept(context.Background())
