@@ -40,8 +40,9 @@ hosts: {localhost: {to: "https://to.example/:splat"}}
 }
 
 // strict are the cases of h2spec where net/http does otherwise, and may: RFC 9113
-// 8.1.1 lets a server answer a malformed request with 400 before it ends the stream,
-// and a setting that is named twice is taken for an attack.
+// 8.1.1 lets a server answer a malformed request with 400 before it ends the stream
+// (net/http does so itself, no handler of ours is asked), and a setting that is named
+// twice is taken for an attack.
 var strict = []string{
 	"Sends multiple values of SETTINGS_INITIAL_WINDOW_SIZE",
 	"Sends a HEADERS frame that contains the connection-specific header field",

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/internal/rulecases"
 	"fingerpost/redirect"
 
 	"github.com/quic-go/quic-go"
@@ -64,14 +65,7 @@ func TestEveryDoorGivesTheSameAnswer(t *testing.T) {
 	}
 	names := []string{"a.example", "up.example", "only.example", "hsts.example", "pages.example", "xn--blbr-roah.example", "x.wild.example", "loop.example", "other.example", "unknown.example", "*.wild.example"}
 	evented, pooled := start(t, table, change(0), names), start(t, table, change(-1), names)
-	doors := []door{
-		{name: "event loop", site: evented, http1: true},
-		{name: "goroutines", site: pooled, http1: true},
-		{name: "HTTP/2 in the clear", site: evented},
-		{name: "TLS lane", site: evented, https: true, http1: true},
-		{name: "HTTP/2", site: evented, https: true},
-		{name: "HTTP/3", site: evented, https: true, http3: true},
-	}
+	doors := doorsOf(evented, pooled)
 	asks := make([]func(*doorCase, string) answer, len(doors))
 	for i := range doors {
 		asks[i] = doors[i].open(t)
@@ -100,6 +94,61 @@ func TestEveryDoorGivesTheSameAnswer(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestTheRuleThatWinsIsTheSameByEveryDoor has the cases of package redirect.
+func TestTheRuleThatWinsIsTheSameByEveryDoor(t *testing.T) {
+	var table atomic.Pointer[redirect.Table]
+	table.Store(compile(t, nil, nil))
+	hosts := map[string]bool{}
+	for _, c := range rulecases.Precedence {
+		hosts[mustURL(t, c.URL).Hostname()] = true
+	}
+	names := slices.Sorted(maps.Keys(hosts))
+	change := func(loops int) func(*Server) {
+		return func(s *Server) { s.Loops, s.Table = loops, table.Load }
+	}
+	evented, pooled := start(t, nil, change(0), names), start(t, nil, change(-1), names)
+	asked := 0
+	for _, d := range doorsOf(evented, pooled) {
+		ask := d.open(t)
+		for _, c := range rulecases.Precedence {
+			bound := slices.ContainsFunc(c.Rules, func(r fingerpost.Redirect) bool { return strings.Contains(r.From, "://") })
+			scheme, rest, _ := strings.Cut(c.URL, "://")
+			switch {
+			case (scheme == "https") == d.https:
+			case bound: // the scheme decides
+				continue
+			case d.https:
+				scheme = "https"
+			default:
+				scheme = "http"
+			}
+			table.Store(compile(t, nil, c.Rules))
+			want := doorCase{url: scheme + "://" + rest, fields: rulecases.Header, status: 404}
+			if c.Wins != "" {
+				want.status, want.location = 301, "https://t.test/"+c.Wins
+			}
+			t.Run(d.name+": "+c.Name, func(t *testing.T) {
+				got := ask(&want, "GET")
+				d.check(t, &want, "GET", &got)
+			})
+			asked++
+		}
+	}
+	t.Logf("%d questions", asked)
+}
+
+// doorsOf are all ways in.
+func doorsOf(evented, pooled *site) []door {
+	return []door{
+		{name: "event loop", site: evented, http1: true},
+		{name: "goroutines", site: pooled, http1: true},
+		{name: "HTTP/2 in the clear", site: evented},
+		{name: "TLS lane", site: evented, https: true, http1: true},
+		{name: "HTTP/2", site: evented, https: true},
+		{name: "HTTP/3", site: evented, https: true, http3: true},
 	}
 }
 
@@ -369,6 +418,98 @@ func TestHTTP3IsCountedAndLogged(t *testing.T) {
 	s.Access = nil
 	if !strings.Contains(s.access.String(), `"proto":"3"`) || !strings.Contains(s.access.String(), `"remote":"127.0.0.1:`) {
 		t.Errorf("log %s", s.access)
+	}
+}
+
+// Without its socket HTTP/3 is gone, and https is not.
+func TestAFailingUDPSocketLeavesHTTPS(t *testing.T) {
+	s := doorSite(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.ListenPacket("udp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit := make(chan error, 1)
+	go func() { exit <- s.ServeTLS(l, socket) }()
+	s.https = l.Addr().String()
+	altSvc := func() string {
+		got := s.ask("1.1", "GET", "https://a.example:"+port(l.Addr())+"/")
+		if got.StatusCode != 301 {
+			t.Fatalf("got %d", got.StatusCode)
+		}
+		return got.Header.Get("Alt-Svc")
+	}
+	if altSvc() == "" {
+		t.Error("HTTP/3 is not told of")
+	}
+	s.get3(t, s.http3(t), "https://a.example/")
+	socket.Close()
+	for deadline := time.Now().Add(10 * time.Second); altSvc() != ""; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("HTTP/3 is still told of")
+		}
+	}
+	select {
+	case err := <-exit:
+		t.Errorf("ServeTLS ended: %v", err)
+	default:
+	}
+	if !strings.Contains(s.logged.String(), "HTTP/3 has ended") {
+		t.Errorf("log:\n%s", s.logged)
+	}
+}
+
+// The handshakes of one network leave room for those of others.
+func TestHTTP3HandshakesHaveShares(t *testing.T) {
+	s := doorSite(t, func(s *Server) { s.Limits.Handshakes = 16 })
+	q := &quicServer{f: s.newFront(true, &net.UDPAddr{}), shares: map[netip.Prefix]int{}}
+	from := func(addr string) netip.Prefix { return network(net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))) }
+	entered := func(addrs ...string) (n int) {
+		for i := range 8 {
+			if q.enter(from(addrs[i%len(addrs)])) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, addrs := range [][]string{{"192.0.2.1:1", "192.0.2.2:2", "[::ffff:192.0.2.3]:3"}, {"198.51.100.1:1"}, {"[2001:db8::1]:1", "[2001:db8:0:1::1]:1"}, {"[2001:db8:1::1]:1"}} {
+		if n := entered(addrs...); n != 4 {
+			t.Errorf("%v: %d handshakes", addrs, n)
+		}
+	}
+	if n := entered("203.0.113.1:1"); n != 0 {
+		t.Errorf("%d over all", n)
+	}
+	for range 4 {
+		q.leave(from("192.0.2.9:9"))
+	}
+	if n := entered("203.0.113.1:1"); n != 4 || len(q.shares) != 4 {
+		t.Errorf("%d in the place of others, %d networks", n, len(q.shares))
+	}
+}
+
+// The log names the host that was answered for, by whichever lane.
+func TestTheLogNamesTheHostThatWasUsed(t *testing.T) {
+	s := doorSite(t, func(s *Server) { s.Loops = -1 })
+	other := doorSite(t, nil)
+	for _, s := range []*site{s, other} {
+		for _, https := range []bool{false, true} {
+			scheme := map[bool]string{false: "http", true: "https"}[https]
+			for _, request := range []string{"GET SCHEME://a.example/x HTTP/1.1\r\nHost: b.example\r\n\r\n", "POST SCHEME://a.example/x HTTP/1.1\r\nHost: b.example\r\nContent-Length: 1\r\n\r\nx"} {
+				if got := s.raw(https, "a.example", strings.Replace(request, "SCHEME", scheme, 1)); got.Header.Get("Location") != "https://to.example/x" {
+					t.Errorf("got %d %s", got.StatusCode, got.Header.Get("Location"))
+				}
+			}
+		}
+		s.shutdown()
+		s.Access.Close()
+		s.Access = nil
+		if n := strings.Count(s.access.String(), `"host":"a.example"`); n != 4 {
+			t.Errorf("%d records of a.example:\n%s", n, s.access)
+		}
 	}
 }
 

@@ -77,7 +77,8 @@ type Server struct {
 	Loops int
 
 	httpsPort atomic.Pointer[string] // lowest of the TLS listeners; see front.port
-	notices   notices
+	notices   notices                // of rules that cannot be followed
+	strangers notices                // of PROXY headers that were refused
 
 	mu     sync.Mutex // guards what follows
 	fronts []*front
@@ -98,7 +99,7 @@ type Limits struct {
 	URL     int           // bytes of the request target, over which 414 is sent; default 8192
 	Head    int           // bytes of request line and header fields, over which 431 is sent; default 20480
 	Body    int64         // bytes of a request body that are read past so that the connection can be kept; default 65536
-	Header  time.Duration // for the handshake, and for the head of a request to arrive; default 10 s
+	Header  time.Duration // for the handshake, a PROXY header before it included, and for the head of a request to arrive; default 10 s
 	Request time.Duration // for a whole request to arrive, and again for its answer to leave; default 30 s
 	Idle    time.Duration // between two requests; default 60 s
 	Streams int           // at once on one HTTP/2 or HTTP/3 connection; default 250
@@ -132,9 +133,11 @@ func set[T int | int64 | time.Duration](p *T, v T) {
 	}
 }
 
-// netHTTPHead is what net/http takes of a head. It is above the limits, so that
-// it is this package that tells 414 from 431.
-const netHTTPHead = 64 << 10
+// netHTTPHead is what net/http and quic-go take of a head, counted as RFC 9113 6.5.2
+// does: 32 bytes more for each field. It is above the limits, so that it is this
+// package that tells 414 from 431, and not far: a client may send as much on each
+// stream of each connection before we see any of it.
+const netHTTPHead = 24 << 10
 
 // ServePlain answers HTTP/1.0, 1.1 and, for clients that begin with it, HTTP/2
 // on l until Shutdown, and closes l. The error is nil after Shutdown.
@@ -153,7 +156,7 @@ func (s *Server) ServePlain(l net.Listener) error {
 
 // ServeTLS is ServePlain over TLS 1.2 or 1.3 with HTTP/2 by ALPN. On quic, which is
 // a UDP socket of the same port, or nil, it answers HTTP/3 too, and tells visitors
-// of it.
+// of it. If that socket fails, https goes on without.
 func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
 	p := port(l.Addr())
 	s.servesHTTPS(p)
@@ -162,32 +165,28 @@ func (s *Server) ServeTLS(l net.Listener, quic net.PacketConn) error {
 	// A client that offers http/1.0 alone would be refused (RFC 7301 3.2). It is
 	// served as one that offers nothing.
 	config := s.tlsConfig(f, tls.VersionTLS12, "h2", "http/1.1", "http/1.0")
-	var failed chan error
 	if quic == nil && s.ClearAltSvc {
 		f.altSvc = clearAltSvc
 	}
+	var http3 sync.WaitGroup
+	var ending atomic.Bool
 	if quic != nil {
 		f.altSvc = newAltSvc(p)
-		failed = make(chan error, 1)
-		go func() {
-			err := s.serveQUIC(quic)
-			if err != nil {
-				l.Close() // the error is what ServeTLS returns
+		http3.Go(func() {
+			if err := s.serveQUIC(quic); err != nil && !ending.Load() {
+				f.http3Ended.Store(true)
+				f.log.Error("HTTP/3 has ended, https goes on without it; a restart brings it back", "listen", l.Addr(), "err", err)
 			}
-			failed <- err
-		}()
+		})
 	}
 	err := s.serve(f, l, func() error {
 		return f.accept(l, func(c net.Conn) { f.serveTLSConn(c, config) })
 	})
-	if failed != nil {
-		if err != nil {
-			quic.Close()
-		}
-		if quicErr := <-failed; quicErr != nil {
-			err = quicErr
-		}
+	if err != nil && quic != nil {
+		ending.Store(true)
+		quic.Close()
 	}
+	http3.Wait()
 	return err
 }
 
@@ -326,13 +325,10 @@ func (s *Server) newFront(https bool, addr net.Addr) *front {
 			// Bodies are not read here: what a client may send unasked is memory.
 			MaxReceiveBufferPerConnection: 64 << 10,
 			MaxReceiveBufferPerStream:     64 << 10,
+			// WriteTimeout is of a stream: what ends it waits to be written too.
+			WriteByteTimeout: limits.Request,
 		},
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if h, ok := c.(*handed); ok {
-				return context.WithValue(ctx, peerKey{}, h.peer)
-			}
-			return context.WithValue(ctx, newcomerKey{}, &newcomer{conn: c})
-		},
+		ConnContext: f.connContext,
 		ConnState: func(c net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {
 				f.newcomers.end(c)
@@ -350,18 +346,21 @@ func (s *Server) serve(f *front, l net.Listener, run func() error) error {
 	if !s.enter(f) {
 		return l.Close()
 	}
+	defer f.listening.Done()
 	f.onDrain(func() { l.Close() })
 	deferAccept(l)
 	go f.server.Serve(f.handedOver) // until Shutdown
 	return run()
 }
 
-// enter makes f part of what Shutdown ends; false once it has begun.
+// enter makes f part of what Shutdown ends; false once it has begun. Whoever has
+// entered is waited for as a loop is: it may be about to start some.
 func (s *Server) enter(f *front) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
 		s.fronts = append(s.fronts, f)
+		f.listening.Add(1)
 	}
 	return !s.closed
 }

@@ -142,8 +142,8 @@ func TestRefusals(t *testing.T) {
 		{"asterisk", "GET * HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
 		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", 204, false},
 		{"OPTIONS * with a bad host", "OPTIONS * HTTP/1.1\r\nHost: a_b\r\n\r\n", 400, true},
-		{"absolute-form", "GET http://a.example/x HTTP/1.1\r\nHost: ignored.example\r\n\r\n", 301, false},
-		{"absolute-form without path", "GET http://a.example?x HTTP/1.1\r\nHost: a.example\r\n\r\n", 301, false},
+		{"absolute-form", "GET SCHEME://a.example/x HTTP/1.1\r\nHost: ignored.example\r\n\r\n", 301, false},
+		{"absolute-form without path", "GET SCHEME://a.example?x HTTP/1.1\r\nHost: a.example\r\n\r\n", 301, false},
 		{"absolute-form with user", "GET http://u@a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
 		{"absolute-form of another scheme", "GET ftp://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, true},
 		{"CONNECT", "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", 400, true},
@@ -157,7 +157,8 @@ func TestRefusals(t *testing.T) {
 				conn := s.dial(https, "")
 				defer conn.Close()
 				r := bufio.NewReader(conn)
-				got := s.exchange(conn, r, tt.request)
+				scheme := map[bool]string{false: "http", true: "https"}[https]
+				got := s.exchange(conn, r, strings.ReplaceAll(tt.request, "SCHEME", scheme))
 				if https && status == 404 {
 					status = 421 // an unknown host
 				}

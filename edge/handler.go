@@ -23,7 +23,9 @@ type front struct {
 	now    func() time.Time
 	ledger ledger
 	dated  atomic.Pointer[dated]
-	altSvc *altSvc // nil without HTTP/3
+
+	http3Ended atomic.Bool // its socket has failed: visitors are not told of it any more
+	altSvc     *altSvc     // nil without HTTP/3
 
 	conns      *conns
 	handshakes handshakes
@@ -33,7 +35,7 @@ type front struct {
 	finish     func(context.Context) error // ends what is not in a lane, gently
 	cut        func()                      // and at once
 
-	listening sync.WaitGroup // event loops; see listens
+	listening sync.WaitGroup // what serves the listener, and the event loops that do; see listens
 	draining  atomic.Bool
 	killed    atomic.Bool
 	drained   chan struct{} // closed when draining begins
@@ -156,6 +158,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	in := received(r)
+	if r.ProtoMajor == 2 {
+		defer patienceOf(r).ended(r)
+	}
 	refusal := f.checkMultiplexed(r)
 	if refusal == 0 {
 		refusal = f.read(&in, x)
@@ -165,7 +170,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.ProtoMajor == 1:
 		// What comes next on this connection would pass no lane's checks.
 		w.Header()["Connection"] = closeValue
-		if refusal == 0 && f.tooMuchBody(r) {
+		if r.ContentLength != 0 {
 			// net/http reads past a body even then. It shall not take long: just
 			// enough that the client sees the answer before the connection ends.
 			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
@@ -178,7 +183,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := f.now().Sub(start)
 	f.s.Metrics.Request(proto(r), f.https, x.answer.Status, took)
 	if f.s.Access.Wants() {
-		f.record(x, &f.ledger, &telemetry.Access{Time: start, Remote: in.remote, Proto: proto(r), Method: r.Method, Host: r.Host, Target: r.RequestURI,
+		f.record(x, &f.ledger, &telemetry.Access{Time: start, Remote: in.remote, Proto: proto(r), Method: r.Method, Host: in.host, Target: r.RequestURI,
 			Duration: took, Bytes: sent, UserAgent: r.Header.Get("User-Agent"), Referer: r.Header.Get("Referer")})
 	}
 }
@@ -235,15 +240,8 @@ func (x *exchange) forget() {
 	x.proof, x.altSvc = "", nil
 }
 
+// bodyGrace is how long a body may take that nobody waits for: a redirect needs none.
 const bodyGrace = 500 * time.Millisecond
-
-// tooMuchBody reports whether the rest of the connection is worth less than
-// reading past r's body, or waiting for one that its client holds back until it
-// is asked for. A redirect needs none.
-func (f *front) tooMuchBody(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ContentLength != 0 &&
-		(r.ContentLength > f.limits.Body || r.ContentLength < 0 || len(r.Header["Expect"]) > 0)
-}
 
 // readPast takes in the body of a request over HTTP/2, up to the limit, before
 // the answer goes out. An answer that overtakes it makes net/http reset the

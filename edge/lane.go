@@ -29,13 +29,14 @@ import (
 // respond answers one head, appended to dst. It is the whole way of nearly every
 // request. keep tells whether the connection may stay open.
 func (f *front) respond(dst []byte, to *ledger, h *h1.Head, v h1.Verdict, x *exchange, c *client, now time.Time) (out []byte, keep bool) {
-	refusal := h.Status
+	refusal, host := h.Status, h.Host
 	keep = v == h1.Redirectable && h.KeepAlive && !f.draining.Load()
 	if v == h1.Redirectable {
 		in := incoming{method: h.Method, target: h.Target, host: h.Host, http10: h.HTTP10, header: h, remote: c.addr, serverName: c.serverName}
 		if refusal = f.read(&in, x); refusal == http.StatusBadRequest {
 			keep = false // where the head is not what we expect, neither need be what follows it
 		}
+		host = in.host
 	}
 	f.decide(x, refusal, now)
 	out, sent := x.appendResponse(dst, f.date(now), h.Method == http.MethodHead, h.HTTP10, keep)
@@ -45,7 +46,7 @@ func (f *front) respond(dst []byte, to *ledger, h *h1.Head, v h1.Verdict, x *exc
 	}
 	to.tally.Request(proto, f.https, x.answer.Status)
 	if f.s.Access.Wants() {
-		f.record(x, to, &telemetry.Access{Time: now, Remote: c.addr, Proto: proto, Method: h.Method, Host: h.Host, Target: h.Target,
+		f.record(x, to, &telemetry.Access{Time: now, Remote: c.addr, Proto: proto, Method: h.Method, Host: host, Target: h.Target,
 			Duration: f.now().Sub(now), Bytes: sent, UserAgent: h.Value("User-Agent"), Referer: h.Value("Referer")})
 	}
 	x.forget()
@@ -69,6 +70,9 @@ type client struct {
 	addr       netip.AddrPort // not valid for a UNIX socket
 	serverName string         // of its handshake
 	conn       net.Conn       // as it was accepted; nil in an event loop
+	since      time.Time      // when its PROXY header was waited for, if no head has been since
+	badHost    bool           // of the head that it was handed over with; see incoming
+	patience   *patience      // in net/http
 	tls        *tlsConn       // what its TLS is over; nil without
 }
 
@@ -81,6 +85,17 @@ type ledger struct {
 func (l *ledger) close() {
 	l.tally.Close()
 	l.records.Close()
+}
+
+// begins is when a connection began that may have waited for its PROXY header: the
+// first head comes within the same time. Later ones have their own.
+func (c *client) begins() time.Time {
+	since := c.since
+	c.since = time.Time{}
+	if since.IsZero() {
+		return time.Now()
+	}
+	return since
 }
 
 // date is the Date field of responses at a time (RFC 9110 6.6.1), as a line.
@@ -138,8 +153,8 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 	limits := f.headLimits()
 	n := 0 // bytes of b.in that are not answered yet
 	begun := time.Now()
-	until := begun.Add(f.limits.Header) // for what is waited for
-	deadline := until                   // of reading: that, or sooner
+	until := peer.begins().Add(f.limits.Header) // for what is waited for
+	deadline := until                           // of reading: that, or sooner
 	firstBy := begun.Add(firstFor)
 	c.SetReadDeadline(deadline)
 	first := true // no request has come yet; until firstBy, Shutdown waits for it
@@ -184,7 +199,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 		if f.s.Now != nil {
 			at = f.s.Now()
 		}
-		began := n > 0 // the head, in an earlier read: its time runs already
+		began := n > 0 || first // the head, in an earlier read or with the connection: its time runs already
 		n += got
 		used, answered, keep, more := 0, 0, true, false
 		b.out = b.out[:0]
@@ -203,7 +218,7 @@ func (f *front) serveConn(c net.Conn, peer *client) {
 			answered++
 			used += b.head.Size
 			b.head.Reset()
-			began = false
+			began, first = false, false
 			if len(b.out) > maxPipelined && !f.write(c, peer, b, now) {
 				return
 			}
@@ -381,7 +396,7 @@ func serverName(r *http.Request) string {
 	if peer, ok := r.Context().Value(peerKey{}).(*client); ok {
 		return peer.serverName
 	}
-	if r.TLS != nil {
+	if r.TLS != nil { // HTTP/3
 		return r.TLS.ServerName
 	}
 	return ""
@@ -486,7 +501,7 @@ func (f *front) serveTLSConn(c net.Conn, config *tls.Config) {
 	under.Conn = conn
 	peer.tls = under
 	t := tls.Server(under, config)
-	t.SetDeadline(time.Now().Add(f.limits.Header))
+	t.SetDeadline(peer.begins().Add(f.limits.Header))
 	err := t.Handshake()
 	if err != nil {
 		f.handshakes.end(c)

@@ -1,9 +1,13 @@
 package edge
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
+	"time"
+
+	"fingerpost/telemetry"
 
 	"github.com/pires/go-proxyproto"
 )
@@ -47,18 +51,41 @@ func (p *Proxy) policy(from net.Addr) (policy proxyproto.Policy, ok bool) {
 }
 
 // meet finds out who is at the other end of c. It waits for a PROXY header where
-// there can be one; a bad one shows with the first read of what it returns. If not
-// ok, c is not to be served.
+// there can be one. If not ok, c is not to be served.
 func (f *front) meet(c net.Conn) (conn net.Conn, peer *client, ok bool) {
 	if f.s.Proxy.Mode == "" {
 		return c, &client{addr: addrPort(c.RemoteAddr()), conn: c}, true
 	}
+	peer = &client{conn: c, since: time.Now()}
 	policy, ok := f.s.Proxy.policy(c.RemoteAddr())
 	if !ok {
-		return c, &client{conn: c}, false
+		f.refused(c, telemetry.ProxyStranger, nil)
+		return c, peer, false
 	}
 	p := proxyproto.NewConn(c, proxyproto.WithPolicy(policy), proxyproto.SetReadHeaderTimeout(f.limits.Header))
-	return proxied{p}, &client{addr: addrPort(p.RemoteAddr()), conn: c}, true
+	if _, err := p.Read(nil); err != nil {
+		reason := telemetry.ProxyInvalid
+		switch {
+		case errors.Is(err, proxyproto.ErrSuperfluousProxyHeader):
+			reason = telemetry.ProxyStranger
+		case errors.Is(err, proxyproto.ErrNoProxyProtocol):
+			reason = telemetry.ProxyMissing
+		}
+		f.refused(c, reason, err)
+		return c, peer, false
+	}
+	peer.addr = addrPort(p.RemoteAddr())
+	return proxied{p}, peer, true
+}
+
+// refused counts a connection that ends for its PROXY header, or for want of one. It is
+// mostly a setting that is wrong, on one side or the other, so it is said, but once a
+// second at most: anybody can cause it.
+func (f *front) refused(c net.Conn, reason telemetry.ProxyRefusal, err error) {
+	f.s.Metrics.ProxyRefused(reason)
+	if missed, ok := f.s.strangers.next(f.now()); ok {
+		f.log.Warn("connection refused for its PROXY header; see listen.proxyProtocol", "reason", string(reason), "from", c.RemoteAddr(), "err", err, "notLogged", missed)
+	}
 }
 
 // proxied is a connection behind its PROXY header.

@@ -5,16 +5,22 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fingerpost"
+	"fingerpost/redirect"
 )
 
 // v2 is a PROXY header of version 2 for TCP over IPv4 (2.2 of its specification).
@@ -28,7 +34,7 @@ func v2(command byte, client string) string {
 	return string(binary.BigEndian.AppendUint16(b, 443))
 }
 
-func proxySite(t *testing.T, mode ProxyMode, from string) *site {
+func proxySite(t *testing.T, mode ProxyMode, from string, changes ...func(*Server)) *site {
 	table := compile(t, nil, []fingerpost.Redirect{
 		{From: "a.example", To: "https://norway.example/", When: &fingerpost.When{Countries: []string{"NO"}}},
 		{From: "a.example", To: "https://here.example/"},
@@ -41,6 +47,9 @@ func proxySite(t *testing.T, mode ProxyMode, from string) *site {
 				return "NO"
 			}
 			return ""
+		}
+		for _, change := range changes {
+			change(s)
 		}
 	}, []string{"a.example"})
 }
@@ -161,22 +170,103 @@ func TestPROXYOverHTTP2(t *testing.T) {
 	}
 }
 
-// A header that comes slowly has the time of a request's head.
+// pipe is a connection in the time of a test.
+type pipe struct{ net.Conn }
+
+func (pipe) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5555} }
+
+func (p pipe) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil // as a socket does
+	}
+	return p.Conn.Read(b)
+}
+
+// A PROXY header and what follows it share the time of a request's head.
 func TestASlowPROXYHeader(t *testing.T) {
-	s := proxySite(t, ProxyRequire, "127.0.0.0/8")
-	conn := s.dial(false, "")
-	defer conn.Close()
-	io.WriteString(conn, "PROXY TCP4 192.0")
-	if b, err := io.ReadAll(conn); err != nil || len(b) > 0 {
-		t.Errorf("got %q, %v", b, err)
+	const limit = 10 * time.Second
+	header := v2(1, "192.0.2.7:5555")
+	half := good[:len(good)-2]
+	for _, tt := range []struct {
+		name  string
+		sends []string // one every four seconds
+	}{
+		{"nothing", nil},
+		{"half a header", []string{header[:10]}},
+		{"half a header of version 1", []string{"PROXY TCP4 192.0"}},
+		{"byte by byte", strings.Split(header[:5], "")},
+		{"a header, and nothing", []string{header}},
+		{"a header, and half a head", []string{header[:10], header[10:], half}},
+	} {
+		for _, https := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, https %v", tt.name, https), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := &Server{Table: func() *redirect.Table { return nil }, Limits: Limits{Header: limit}, Proxy: Proxy{ProxyRequire, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+						Log: slog.New(slog.DiscardHandler)}
+					f := s.newFront(https, &net.TCPAddr{})
+					ours, theirs := net.Pipe()
+					c := pipe{ours}
+					f.conns.add(c)
+					began := time.Now()
+					var client sync.WaitGroup
+					client.Go(func() {
+						for _, what := range tt.sends {
+							if _, err := io.WriteString(theirs, what); err != nil {
+								return
+							}
+							time.Sleep(4 * time.Second)
+						}
+					})
+					client.Go(func() { io.Copy(io.Discard, theirs) })
+					if https {
+						f.serveTLSConn(c, &tls.Config{})
+					} else {
+						f.servePlainConn(c)
+					}
+					if took := time.Since(began); took > limit+lingerFor {
+						t.Errorf("it was open for %v", took)
+					}
+					if n := f.conns.count.Load(); n != 0 {
+						t.Errorf("%d connections", n)
+					}
+					theirs.Close()
+					client.Wait()
+				})
+			})
+		}
 	}
-	conn = s.dial(false, "")
-	defer conn.Close()
-	for _, c := range []byte(v2(1, "192.0.2.7:5555")) {
-		conn.Write([]byte{c})
-	}
-	if got := s.exchange(conn, bufio.NewReader(conn), "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"); got.Header.Get("Location") != "https://norway.example/" {
-		t.Errorf("got %q", got.Header.Get("Location"))
+}
+
+// Whose header is refused is counted, and said with the address, once a second.
+func TestRefusedPROXYHeadersLeaveATrace(t *testing.T) {
+	const mine, others = "127.0.0.0/8", "198.51.100.0/24"
+	for _, tt := range []struct {
+		mode         ProxyMode
+		from, header string
+		reason       string
+	}{
+		{ProxyUse, others, "PROXY TCP4 192.0.2.7 127.0.0.1 5555 443\r\n", "stranger"},
+		{ProxyRequire, others, "", "stranger"},
+		{ProxyRequire, mine, "", "missing"},
+		{ProxyUse, mine, "PROXY TCP4 192.0.2.777 127.0.0.1 5555 443\r\n", "invalid"},
+	} {
+		now := time.Now()
+		s := proxySite(t, tt.mode, tt.from, func(s *Server) { s.Now = func() time.Time { return now } })
+		for _, https := range []bool{false, true, true} {
+			if _, err := s.through(tt.header, https, ""); err == nil {
+				t.Errorf("%s: answered", tt.reason)
+			}
+		}
+		s.shutdown()
+		w := httptest.NewRecorder()
+		s.Metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		if want := `fingerpost_proxy_header_refused_total{reason="` + tt.reason + `"} 3`; !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("no %s", want)
+		}
+		log := s.logged.String()
+		if n := strings.Count(log, "refused for its PROXY header"); n != 1 || !strings.Contains(log, "reason="+tt.reason+" from=127.0.0.1:") {
+			t.Errorf("%s: said %d times:\n%s", tt.reason, n, log)
+		}
 	}
 }
 

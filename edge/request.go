@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"fingerpost"
@@ -18,7 +19,8 @@ const noContent = http.StatusNoContent
 // incoming is a request as it was sent, by whichever door it came.
 type incoming struct {
 	method, target string
-	host           string // of the Host field or :authority; of the target in absolute-form
+	host           string // of the Host field or :authority; once read, of the target in absolute-form
+	badHost        bool   // the Host field is none, whatever host is
 	http10         bool
 	multiplexed    bool // HTTP/2 and later: a target in origin-form is all there is
 	header         redirect.Header
@@ -29,6 +31,9 @@ type incoming struct {
 // received makes an incoming of what net/http has read.
 func received(r *http.Request) incoming {
 	in := incoming{method: r.Method, target: r.RequestURI, host: r.Host, http10: !r.ProtoAtLeast(1, 1), multiplexed: r.ProtoMajor >= 2, header: r.Header, serverName: serverName(r)}
+	if peer, ok := r.Context().Value(peerKey{}).(*client); ok {
+		in.badHost = peer.badHost
+	}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		in.remote = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 	}
@@ -45,7 +50,7 @@ func (f *front) checkMultiplexed(r *http.Request) (refusal int) {
 	case headSize(r, f.limits.Head) > f.limits.Head:
 		return http.StatusRequestHeaderFieldsTooLarge
 	// RFC 9113 8.3.1: beside :authority, Host can only say the same.
-	case len(r.Header["Host"]) > 0 && !strings.EqualFold(r.Header["Host"][0], r.Host):
+	case slices.ContainsFunc(r.Header["Host"], func(host string) bool { return !strings.EqualFold(host, r.Host) }):
 		return http.StatusBadRequest
 	}
 	return 0
@@ -57,14 +62,13 @@ func (f *front) checkMultiplexed(r *http.Request) (refusal int) {
 // The path is taken from the request target as it was sent, with its escapes.
 func (f *front) read(in *incoming, x *exchange) (refusal int) {
 	q := &x.req
-	target, authority, ok := cutTarget(in.target)
-	if authority != "" {
-		in.host = authority // RFC 9112 3.2.2: whatever the Host field says
+	target, scheme, authority, ok := cutTarget(in.target)
+	if in.badHost || !validHost(in.host, in.http10, q) {
+		return http.StatusBadRequest
 	}
-	var err error
-	// HTTP/1.0 has no Host (RFC 9112 3.2): only there it may be absent.
-	if in.host != "" || !in.http10 {
-		if q.Host, q.Port, err = fingerpost.ParseHost(in.host); err != nil {
+	if authority != "" {
+		in.host = authority // RFC 9112 3.2.2: whatever the Host field says, but that it must be one
+		if !validHost(authority, false, q) {
 			return http.StatusBadRequest
 		}
 	}
@@ -76,8 +80,14 @@ func (f *front) read(in *incoming, x *exchange) (refusal int) {
 		return http.StatusBadRequest
 	}
 	path, query, hasQuery := strings.Cut(target, "?")
+	var err error
 	if q.Path, err = fingerpost.ParsePath(path); err != nil {
 		return http.StatusBadRequest
+	}
+	// RFC 9110 7.4: what is asked for by https may not be answered in the clear. Nor the
+	// other way round: rules tell the two apart.
+	if scheme != "" && strings.EqualFold(scheme, "https") != f.https {
+		return http.StatusMisdirectedRequest
 	}
 	if f.https && f.misdirected(in.serverName, q.Host) {
 		return http.StatusMisdirectedRequest
@@ -96,7 +106,7 @@ func (f *front) read(in *incoming, x *exchange) (refusal int) {
 	q.Header = in.header
 	q.Addr = in.remote.Addr().WithZone("")
 	q.Covered = f.s.Covered
-	if f.altSvc != nil && (q.Port == f.port || q.Port == "" && f.port == "443") {
+	if f.altSvc != nil && !f.http3Ended.Load() && (q.Port == f.port || q.Port == "" && f.port == "443") {
 		// Who came by another port knows us by that of a mapping in front of us,
 		// and ours may lead nowhere.
 		x.altSvc = f.altSvc
@@ -109,6 +119,17 @@ func (f *front) read(in *incoming, x *exchange) (refusal int) {
 		}
 	}
 	return 0
+}
+
+// validHost takes a Host field or an authority apart, into q. HTTP/1.0 has no Host
+// (RFC 9112 3.2): only there it may be absent.
+func validHost(host string, mayBeAbsent bool, q *redirect.Request) bool {
+	if host == "" && mayBeAbsent {
+		return true
+	}
+	var err error
+	q.Host, q.Port, err = fingerpost.ParseHost(host)
+	return err == nil
 }
 
 // headSize is the size of r's head as it would be in HTTP/1.1. Counting ends
@@ -128,20 +149,20 @@ func headSize(r *http.Request, limit int) int {
 }
 
 // cutTarget takes a request target in origin-form or absolute-form (RFC 9112 3.2)
-// apart: its path and query, and its authority, "" in origin-form. Spaces, control
+// apart: its path and query, and its scheme and authority, "" in origin-form. Spaces, control
 // bytes and fragments are no part of either; HTTP/2 lets them through in the query.
-func cutTarget(target string) (pathAndQuery, authority string, ok bool) {
+func cutTarget(target string) (pathAndQuery, scheme, authority string, ok bool) {
 	for i := range len(target) {
 		if c := target[i]; c <= ' ' || c == 0x7f || c == '#' {
-			return "", "", false
+			return "", "", "", false
 		}
 	}
 	if target != "" && target[0] == '/' {
-		return target, "", true
+		return target, "", "", true
 	}
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
-		return "", "", false // authority-form and the asterisk too
+		return "", "", "", false // authority-form and the asterisk too
 	}
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
@@ -149,9 +170,9 @@ func cutTarget(target string) (pathAndQuery, authority string, ok bool) {
 	}
 	// RFC 9110 4.2.4: a user name in the target is an attempt to deceive.
 	if end == 0 || strings.IndexByte(rest[:end], '@') >= 0 {
-		return "", "", false
+		return "", "", "", false
 	}
-	return rest[end:], rest[:end], true
+	return rest[end:], scheme, rest[:end], true
 }
 
 // anyClient is a hello that every certificate will do for.

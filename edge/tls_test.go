@@ -217,12 +217,12 @@ func TestHTTP2HasNoAbsoluteForm(t *testing.T) {
 
 func TestHTTP2HostMustAgreeWithAuthority(t *testing.T) {
 	f := plainFront(t, misdirectedSite(t))
-	for host, want := range map[string]int{"a.example": 0, "A.EXAMPLE": 0, "b.example": 400} {
+	for hosts, want := range map[string]int{"a.example": 0, "A.EXAMPLE": 0, "b.example": 400, "a.example,A.example": 0, "a.example,b.example": 400} {
 		r := mustRequest(t, "GET", "http://a.example/")
 		r.RequestURI, r.ProtoMajor, r.ProtoMinor = "/", 2, 0
-		r.Header = http.Header{"Host": {host}}
+		r.Header = http.Header{"Host": strings.Split(hosts, ",")}
 		if got := refusal(f, r); got != want {
-			t.Errorf("%s: got %d, want %d", host, got, want)
+			t.Errorf("%s: got %d, want %d", hosts, got, want)
 		}
 	}
 }

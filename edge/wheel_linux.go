@@ -102,4 +102,6 @@ func (l *loop) timedOut(s *socket) {
 	}
 	s.linger = true
 	l.hangUp(s)
+	l.unschedule(s) // the wheel has just passed
+	l.schedule(s)
 }

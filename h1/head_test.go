@@ -14,8 +14,7 @@ import (
 
 var limits = Limits{Target: 8192, Head: 20480}
 
-// read gives the verdict about whole bytes, and checks that it is the same
-// whatever pieces they come in.
+// read gives the verdict about whole bytes.
 func read(t testing.TB, b string) (*Head, Verdict) {
 	t.Helper()
 	h := new(Head)
@@ -231,7 +230,7 @@ func agree(t testing.TB, b []byte) Verdict {
 	switch {
 	case r.Method != h.Method || r.RequestURI != h.Target || r.Host != host && r.Host != "":
 		t.Fatalf("%q: %s %s at %q here, %s %s at %q there", b, h.Method, h.Target, host, r.Method, r.RequestURI, r.Host)
-	case h.KeepAlive == r.Close && !h.HTTP10:
+	case h.KeepAlive == r.Close:
 		t.Fatalf("%q: keep-alive %v here, close %v there", b, h.KeepAlive, r.Close)
 	case h.HTTP10 != !r.ProtoAtLeast(1, 1):
 		t.Fatalf("%q: HTTP/1.0 %v here, %s there", b, h.HTTP10, r.Proto)

@@ -40,6 +40,7 @@ type Metrics struct {
 	own         *Tally // of who has none
 	connections *prometheus.GaugeVec
 	handshakes  prometheus.Counter
+	proxy       *prometheus.CounterVec
 	dropped     prometheus.Counter
 
 	reloadGood prometheus.Gauge
@@ -67,6 +68,10 @@ func NewMetrics(version string) *Metrics {
 			Name: "fingerpost_tls_handshake_errors_total",
 			Help: "TLS handshakes that failed, scanners and unknown server names included.",
 		}),
+		proxy: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fingerpost_proxy_header_refused_total",
+			Help: "Connections refused for their PROXY header: of an address that is not trusted (stranger), without one where it is required (missing), invalid.",
+		}, []string{"reason"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fingerpost_access_log_dropped_total",
 			Help: "Access log records that were dropped because the log could not be written fast enough.",
@@ -112,7 +117,7 @@ func NewMetrics(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		&m.tallies, m.connections, m.handshakes, m.dropped,
+		&m.tallies, m.connections, m.handshakes, m.proxy, m.dropped,
 		m.reloadGood, m.certsGood, m.reloadTime, m.redirects, m.hosts, m.sources, m.sourcesFailing, build,
 		&m.held, m.orders,
 		collectors.NewGoCollector(),
@@ -164,6 +169,22 @@ func (g Gauge) Add(n int) {
 func (g Gauge) Dec() {
 	if g.gauge != nil {
 		g.gauge.Dec()
+	}
+}
+
+// ProxyRefusal is why a PROXY header was refused.
+type ProxyRefusal string
+
+const (
+	ProxyStranger ProxyRefusal = "stranger" // it came from an address that is not trusted
+	ProxyMissing  ProxyRefusal = "missing"  // none came, or not in time, where it is required
+	ProxyInvalid  ProxyRefusal = "invalid"  // it is none, or not whole in time
+)
+
+// ProxyRefused counts a connection that was refused for its PROXY header.
+func (m *Metrics) ProxyRefused(why ProxyRefusal) {
+	if m != nil {
+		m.proxy.WithLabelValues(string(why)).Inc()
 	}
 }
 
