@@ -46,6 +46,9 @@ type Served struct {
 	// Default names the certificate for clients that send no server name and reach
 	// the given local address; empty for that of the folder. Nil for always empty.
 	Default func(local netip.Addr) string
+	// Chosen names the certificate that a host's settings ask for, of the folder or of
+	// the store; empty if they leave the choice. Nil for always empty.
+	Chosen func(host string) string
 	// CacheBytes bounds what is kept of the store's certificates; default 256 MiB,
 	// which is some 100,000 of one name or 40,000 of a hundred.
 	CacheBytes int
@@ -82,6 +85,9 @@ var answersSeed = maphash.MakeSeed()
 
 // named is Named, as it last answered where that still holds.
 func (s *Served) named(name string) []Named {
+	if s.Named == nil {
+		return nil
+	}
 	if s.Version == nil {
 		return s.Named(name)
 	}
@@ -96,13 +102,11 @@ func (s *Served) named(name string) []Named {
 }
 
 // Certificate is for tls.Config.GetCertificate: see [Index.Certificate], whose
-// rules hold for both kinds of certificates together.
+// rules hold for both kinds of certificates together, but that one which was chosen for
+// the host, is for its name and within its dates goes first.
 func (s *Served) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if hello.ServerName == "" {
 		return s.preset(hello)
-	}
-	if s.Named == nil {
-		return s.Files.Certificate(hello)
 	}
 	c, err := s.choose(hello, s.named)
 	if err != nil { // between what is told and what is read, one may have gone for another
@@ -145,8 +149,15 @@ type candidate struct {
 	file *Certificate // of the folder; nil for one of the store
 }
 
+func (c *candidate) name() string {
+	if c.file != nil {
+		return c.file.Name
+	}
+	return c.Certificate
+}
+
 // candidates are all certificates for host, the best first: within their dates,
-// by the exact name, ECDSA, valid longest.
+// the one that was chosen, by the exact name, ECDSA, valid longest.
 func (s *Served) candidates(host string, now time.Time, named func(string) []Named) []candidate {
 	var all []candidate
 	exact, wild := s.Files.Index().find(host)
@@ -168,8 +179,12 @@ func (s *Served) candidates(host string, now time.Time, named func(string) []Nam
 			return b.NotAfter.Compare(a.NotAfter)
 		})
 	}
+	chosen := ""
+	if s.Chosen != nil {
+		chosen = s.Chosen(host)
+	}
 	add(exact, named(host))
-	if at = len(all); at == 1 && all[0].live(now) {
+	if at = len(all); at == 1 && all[0].live(now) && (chosen == "" || all[0].name() == chosen) {
 		return all // nearly always
 	}
 	if label, suffix, ok := strings.Cut(host, "."); ok && label != "" {
@@ -177,6 +192,10 @@ func (s *Served) candidates(host string, now time.Time, named func(string) []Nam
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int {
 		switch aLive, bLive := a.live(now), b.live(now); {
+		case aLive == bLive && chosen != "" && a.name() == chosen && b.name() != chosen:
+			return -1
+		case aLive == bLive && chosen != "" && a.name() != chosen && b.name() == chosen:
+			return 1
 		case aLive == bLive:
 			return 0
 		case aLive:

@@ -50,7 +50,7 @@ const clusterKeyFile = "cluster.key"
 // are only the certificates of files.
 func (n *node) openCertificates() error {
 	c := &n.certificates
-	c.served = &cert.Served{Files: n.certs, Default: n.defaultCertificate}
+	c.served = &cert.Served{Files: n.certs, Default: n.defaultCertificate, Chosen: n.chosenCertificate}
 	if n.shared == nil {
 		return nil
 	}
@@ -150,6 +150,14 @@ func (n *node) checkClusterKey(ctx context.Context) error {
 // defaultCertificate names the certificate for clients that send no server name.
 func (n *node) defaultCertificate(local netip.Addr) string {
 	return n.settings.DefaultCerts[local.String()]
+}
+
+// chosenCertificate is the one that a host's settings name.
+func (n *node) chosenCertificate(host string) string {
+	if table := n.current(); table != nil {
+		return table.Certificate(host)
+	}
+	return ""
 }
 
 // namedCertificates and storedCertificate are what [cert.Served] reads of the
