@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"testing"
@@ -61,5 +62,41 @@ func TestWhatSomebodyBringsIsNotOrdered(t *testing.T) {
 		if got := r.provided(name); got != want {
 			t.Errorf("%s: provided %v, want %v", name, got, want)
 		}
+	}
+}
+
+// TestTheCertificateOfAHostIsServed: the one that its settings name, for all its names.
+func TestTheCertificateOfAHostIsServed(t *testing.T) {
+	r := startNode(t, t.TempDir(), func(o *options) { o.https = "127.0.0.1:0" })
+	names := []string{"shop.example", "also.example", "from.example"}
+	longer := r.issued("a", 1, names...)
+	longer.NotAfter = longer.NotAfter.Add(time.Hour)
+	r.put(nil, longer)
+	r.put(nil, r.issued("b", 2, names...))
+	shows := func(want int64) {
+		t.Helper()
+		for _, name := range names {
+			c, err := tls.Dial("tcp", r.addr("https"), &tls.Config{RootCAs: testCA.Pool(), ServerName: name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != want {
+				t.Errorf("%s shows the certificate %d, want %d", name, got, want)
+			}
+			c.Close()
+		}
+	}
+	set := []string{"hosts", "set", "shop.example", "--to", "https://to.example/", "--also", "also.example", "--redirect-from", "from.example", "--certificate"}
+	for _, tt := range []struct {
+		certificate string
+		serial      int64
+	}{{"b", 2}, {"auto", 1}} {
+		r.must(append(set, tt.certificate)...)
+		head, err := r.shared.db.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.has(head.Rev)
+		shows(tt.serial)
 	}
 }
