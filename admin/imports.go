@@ -27,12 +27,19 @@ func (c *Certificates) seal(key []byte) []byte {
 	return c.Sealer.Seal(cert.KeyPurpose, key)
 }
 
+const codeOtherKey = "other_cluster_key"
+
 func (c *Certificates) open(certificate string, sealed []byte) ([]byte, error) {
 	key, err := c.Sealer.Open(cert.KeyPurpose, sealed)
 	if errors.Is(err, cert.ErrSealed) {
-		return nil, problem(http.StatusConflict, "other_cluster_key", "the key of "+certificate+" was sealed with another cluster key than this node's", "give the node the cluster key of the node that sealed it")
+		return nil, problem(http.StatusConflict, codeOtherKey, "the key of "+certificate+" was sealed with another cluster key than this node's", "give the node the cluster key of the node that sealed it; if that is lost, import the certificate with its key")
 	}
 	return key, err
+}
+
+func (c *Certificates) opens(certificate string, sealed []byte) bool {
+	_, err := c.open(certificate, sealed)
+	return err == nil
 }
 
 // kindRequest is the kind of the records of open signing requests.
@@ -191,12 +198,15 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 		return nil, err
 	}
 	request, signer, err := s.requestedKey(ctx, c, p, name)
-	if err != nil {
+	if err != nil && problemOf(err).Code != codeOtherKey {
 		return nil, err
 	}
-	v, key, warnings, err := cert.Import(cert.Bundle{Text: bundleText(in.Body.Bundle), Password: in.Body.Password, Key: signer}, s.now())
-	if err != nil {
-		return nil, err
+	v, key, warnings, failed := cert.Import(cert.Bundle{Text: bundleText(in.Body.Bundle), Password: in.Body.Password, Key: signer, Roots: c.Roots}, s.now())
+	if failed != nil && err != nil {
+		return nil, err // the key of the request was needed
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	const most = store.MaxChanges - 10
 	if len(v.Names) > most {
@@ -246,7 +256,7 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 			}
 			return nil, p
 		}
-		if slices.EqualFunc(before.Chain, v.Chain, slices.Equal) && before.Team == owner {
+		if slices.EqualFunc(before.Chain, v.Chain, slices.Equal) && before.Team == owner && c.opens(name, before.Key) {
 			return out, s.showImported(ctx, c, name, out) // the same certificate has the same key
 		}
 	}
@@ -287,7 +297,7 @@ func (s *Server) requestedKey(ctx context.Context, c *Certificates, p *Principal
 	}
 	der, err := c.open(name, q.Key)
 	if err != nil {
-		return nil, nil, err
+		return q, nil, err
 	}
 	signer, err := cert.ParseKey(der)
 	return q, signer, err
@@ -433,7 +443,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 		return nil, err
 	}
 	q.KeyType = cert.KeyType(signer.Public())
-	if known != nil && !b.Replace {
+	if known != nil && !b.Replace && c.opens(b.Name, known.Key) {
 		if slices.Equal(known.Names, q.Names) && known.KeyType == q.KeyType && known.Subject == q.Subject {
 			return &signingOutput{http.StatusOK, known.resource(b.Name)}, nil
 		}

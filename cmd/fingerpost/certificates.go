@@ -579,10 +579,29 @@ func (n *node) cost(_ context.Context, certificate, name string) (planner.Cost, 
 	return cost, err
 }
 
+// knownRoots are the CAs that clients are taken to know: those of this machine, and
+// those that our own CAs hang on; nil for the former alone.
+func (n *node) knownRoots() *x509.CertPool {
+	var pool *x509.CertPool
+	for _, ca := range n.settings.ACME.CAs {
+		text, err := os.ReadFile(ca.Roots)
+		if ca.Roots == "" || err != nil {
+			continue // openIssuer has said so
+		}
+		if pool == nil {
+			if pool, err = x509.SystemCertPool(); err != nil {
+				pool = x509.NewCertPool()
+			}
+		}
+		pool.AppendCertsFromPEM(text)
+	}
+	return pool
+}
+
 // adminCertificates is what the API knows and has done about certificates.
 func (n *node) adminCertificates() *admin.Certificates {
 	c := &n.certificates
-	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Covers: c.served.Covers}
+	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Roots: n.knownRoots(), Covers: c.served.Covers}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
 			secret := c.sealer.DeriveFirst("validation labels")
