@@ -42,8 +42,8 @@ func (c *Certificates) opens(certificate string, sealed []byte) bool {
 	return err == nil
 }
 
-// kindRequest is the kind of the records of open signing requests.
-const kindRequest = "certificate-request"
+// KindRequest is the kind of the records of open signing requests.
+const KindRequest = "certificate-request"
 
 // openRequest is a signing request whose certificate was not imported yet.
 type openRequest struct {
@@ -68,7 +68,7 @@ func (q *openRequest) resource(name string) CertificateResource {
 
 // openRequest gives the open request of a name, nil if there is none.
 func (s *Server) openRequest(ctx context.Context, name string) (*openRequest, error) {
-	record, err := s.Store.GetRecord(ctx, kindRequest, name)
+	record, err := s.Store.GetRecord(ctx, KindRequest, name)
 	if isNotFound(err) {
 		return nil, nil
 	}
@@ -84,7 +84,7 @@ func (s *Server) openRequests(ctx context.Context, after string, limit int) (ent
 	if after != "" {
 		from = after + " "
 	}
-	records, err := s.Store.Records(ctx, kindRequest, from, "", limit)
+	records, err := s.Store.Records(ctx, KindRequest, from, "", limit)
 	if err != nil {
 		return nil, 0, "", err
 	}
@@ -276,7 +276,7 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 	changes[0].If = change
 	b := store.Batch{Key: keyOf(p, in.Key), Sum: sumOf("import", name, owner, string(v.Chain[0])), Changes: changes, Actor: p.actor(), Note: in.Note}
 	if request != nil {
-		b.Records = []store.Record{{Kind: kindRequest, Key: name}}
+		b.Records = []store.Record{{Kind: KindRequest, Key: name}}
 	}
 	receipt, err := s.Store.Commit(ctx, b)
 	if err != nil {
@@ -462,7 +462,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: kindRequest, Key: b.Name, Value: value}}}); err != nil {
+	if _, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: KindRequest, Key: b.Name, Value: value}}}); err != nil {
 		return nil, err
 	}
 	if err := s.noteCertificate(ctx, p, "request", b.Name, map[string]any{"names": q.Names, "keyType": q.KeyType, "team": q.Team}); err != nil {

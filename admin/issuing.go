@@ -280,7 +280,7 @@ func (s *Server) deleteRequest(ctx context.Context, c *Certificates, p *Principa
 	if err := authorize(p, Settings, q.Team); err != nil {
 		return nil, err
 	}
-	receipt, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: kindRequest, Key: name}}})
+	receipt, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: KindRequest, Key: name}}})
 	if err != nil {
 		return nil, err
 	}

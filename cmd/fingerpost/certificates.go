@@ -68,11 +68,11 @@ func (n *node) openCertificates() error {
 	}
 	c.asked = make(chan struct{}, 1)
 	c.store = &certStore{db: n.shared.db, holder: n.instance}
-	if len(n.settings.ACME.CAs) == 0 {
-		return nil
-	}
 	if err := n.checkClusterKey(n.life); err != nil {
 		return err
+	}
+	if len(n.settings.ACME.CAs) == 0 {
+		return nil
 	}
 	return n.openIssuer()
 }
@@ -113,36 +113,24 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 	return sealer, err
 }
 
-// kindClusterKey is the record of which key this cluster has, as the first node that
-// orders certificates has noted it; its key: "id".
-const kindClusterKey = "cluster-key"
-
-// checkClusterKey refuses to have a control node order with a key that the others do
-// not have. Where the store is away it cannot say; what it would seal is not taken then
-// either.
+// checkClusterKey has a control node seal with the secret that the store says, and
+// refuses to have one order with a key that the others do not have. Where the store is
+// away it cannot say; what it would seal is not taken then either.
 func (n *node) checkClusterKey(ctx context.Context) error {
-	r, err := n.shared.db.GetRecord(ctx, kindClusterKey, "id")
-	var id string
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		id = n.certificates.sealer.ID()
-		value, err := json.Marshal(id)
-		if err == nil {
-			_, err = n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindClusterKey, Key: "id", Value: value}}, Actor: store.Actor{Who: "certificates"}})
-		}
-		if err != nil && !errors.Is(n.storeAway(err), errStoreAway) {
-			return err
-		}
-		return nil
-	case err != nil:
+	orders := len(n.settings.ACME.CAs) > 0
+	id, err := clusterKeyID(ctx, n.shared.db)
+	if err == nil && id == "" && orders {
+		err = setClusterKeyID(ctx, n.shared.db, n.certificates.sealer.ID())
+	}
+	if err != nil {
 		if errors.Is(n.storeAway(err), errStoreAway) {
 			return nil
 		}
 		return err
 	}
-	if err := json.Unmarshal(r.Value, &id); err != nil || !n.certificates.sealer.Has(id) {
+	if id != "" && !n.certificates.sealer.SealWith(id) && orders {
 		return &fingerpost.Error{Code: "other_cluster_key", Message: "this node's cluster key is not that of the store, and opens none of its private keys",
-			Hint: "copy " + clusterKeyFile + " from the data folder of another control node, or set clusterKeyFile or clusterKeyEnv"}
+			Hint: "copy " + clusterKeyFile + " from the data folder of another control node, or set clusterKeyFile or clusterKeyEnv; if it is lost: fingerpost cluster-key forget"}
 	}
 	return nil
 }
@@ -604,7 +592,7 @@ func (n *node) adminCertificates() *admin.Certificates {
 	a := &admin.Certificates{Storage: c.store, Sealer: c.sealer, Roots: n.knownRoots(), Covers: c.served.Covers}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
-			secret := c.sealer.DeriveFirst("validation labels")
+			secret := c.sealer.Labels()
 			return zone.ValidationCNAME(strings.TrimPrefix(name, "*."), zoneName, secret[:])
 		}
 	}
