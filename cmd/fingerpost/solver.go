@@ -308,7 +308,7 @@ func (s *solver) removeStale(ctx context.Context) error {
 // challengeLabel is the label of a domain in the validation zone; a wildcard has
 // that of its base.
 func (n *node) challengeLabel(domain string) string {
-	secret := n.certificates.sealer.DeriveFirst("validation labels")
+	secret := n.certificates.sealer.Labels()
 	return zone.ValidationLabel(strings.TrimPrefix(domain, "*."), secret[:])
 }
 
