@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"math"
@@ -25,6 +26,8 @@ type Certificates struct {
 	Storage order.Storage
 	// Sealer seals and opens private keys.
 	Sealer *cert.Sealer
+	// Roots are the CAs that clients know; nil for those that this machine trusts.
+	Roots *x509.CertPool
 	// CNAME is the record to set once, so that a name can be validated over DNS: owner
 	// and target with their final dots. Nil without a validation zone.
 	CNAME func(name string) (owner, target string, err error)

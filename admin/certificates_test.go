@@ -47,7 +47,8 @@ func newTestCertificates(t testing.TB) *testCertificates {
 	}
 	c := &testCertificates{TB: t, root: testca.NewNamed("root")}
 	c.middle = c.root.NewIntermediate("middle")
-	c.Certificates = Certificates{Storage: &c.memory, Sealer: sealer,
+	known := c.root.Pool()
+	c.Certificates = Certificates{Storage: &c.memory, Sealer: sealer, Roots: known,
 		CNAME: func(name string) (string, string, error) {
 			base := strings.TrimPrefix(name, "*.")
 			return "_acme-challenge." + base + ".", strings.ReplaceAll(base, ".", "-") + ".acme.example.net.", nil
@@ -180,7 +181,7 @@ func TestTwentyGoodImports(t *testing.T) {
 	days := testca.Template("a.example")
 	days.NotAfter = time.Now().AddDate(0, 0, 9)
 	soon, soonKey := middle.IssueFrom(days, testca.NewKey())
-	plain, plainKey := a.certs.root.Issue("a.example")
+	plain, plainKey := testca.NewNamed("unknown").Issue("a.example")
 	text := func(parts ...[]byte) string { return string(slices.Concat(parts...)) }
 	for name, tt := range map[string]struct {
 		bundle, password, team string
@@ -883,4 +884,51 @@ func TestEventsOfCertificatesAreListed(t *testing.T) {
 	if p := a.do("root", "GET", "certificates/events?since=yesterday", "").problem(t); p.Status != 422 {
 		t.Errorf("%+v", p)
 	}
+}
+
+// TestImportAgainMendsALostClusterKey: what stands there with a key that nobody can
+// open any more is not "there already".
+func TestImportAgainMendsALostClusterKey(t *testing.T) {
+	a := newTestAPI(t)
+	bundle := a.certs.bundle("a.example")
+	a.imported("", map[string]any{"name": "shop", "bundle": bundle})
+	if out := a.imported("", map[string]any{"name": "shop", "bundle": bundle}); out.Changed {
+		t.Error("the same again is a change")
+	}
+	var asked CertificateResource
+	a.must(&asked, "POST", "certificates/csr", `{"name": "bought", "names": ["b.example"], "team": "b"}`)
+	other, err := cert.NewSealer(cert.NewSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := cert.NewSealer(cert.NewSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Certificates.Sealer, a.certs.Sealer = other, other
+	if out := a.imported("?dryRun=true", map[string]any{"name": "shop", "bundle": bundle}); out.Changed {
+		t.Error("a dry run is a change")
+	}
+	if out := a.imported("", map[string]any{"name": "shop", "bundle": bundle}); !out.Changed {
+		t.Error("the certificate whose key cannot be opened is left as it is")
+	}
+	a.opens("shop")
+	if out := a.imported("", map[string]any{"name": "shop", "bundle": bundle}); out.Changed {
+		t.Error("the same again is a change, with the new cluster key")
+	}
+	var anew CertificateResource
+	if a.must(&anew, "POST", "certificates/csr", `{"name": "bought", "names": ["b.example"], "team": "b"}`); anew.Request == "" || anew.Request == asked.Request {
+		t.Error("a request whose key is gone is given again")
+	}
+	a.Certificates.Sealer, a.certs.Sealer = third, third
+	// The key of an open request is gone: without it nothing is imported, with a key that is sent along it is.
+	leaf, key := a.certs.middle.Issue("b.example")
+	alone := string(slices.Concat(leaf, a.certs.middle.PEM()))
+	if r := a.imports("root", "", map[string]any{"name": "bought", "bundle": alone}); r.StatusCode != 409 || r.problem(t).Code != "other_cluster_key" || r.problem(t).Hint == "" {
+		t.Errorf("without the key: %d %s", r.StatusCode, r.body)
+	}
+	if out := a.imported("", map[string]any{"name": "bought", "bundle": alone + string(key)}); !out.Changed {
+		t.Error("with its key it is not taken")
+	}
+	a.opens("bought")
 }

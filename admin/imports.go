@@ -27,16 +27,23 @@ func (c *Certificates) seal(certificate string, key []byte) []byte {
 	return c.Sealer.Seal(cert.KeyPurpose(certificate), key)
 }
 
+const codeOtherKey = "other_cluster_key"
+
 func (c *Certificates) open(certificate string, sealed []byte) ([]byte, error) {
 	key, err := c.Sealer.Open(cert.KeyPurpose(certificate), sealed)
 	if errors.Is(err, cert.ErrSealed) {
-		return nil, problem(http.StatusConflict, "other_cluster_key", "the key of "+certificate+" was sealed with another cluster key than this node's", "give the node the cluster key of the node that sealed it")
+		return nil, problem(http.StatusConflict, codeOtherKey, "the key of "+certificate+" was sealed with another cluster key than this node's", "give the node the cluster key of the node that sealed it; if that is lost, import the certificate with its key")
 	}
 	return key, err
 }
 
-// kindRequest is the kind of the records of open signing requests.
-const kindRequest = "certificate-request"
+func (c *Certificates) opens(certificate string, sealed []byte) bool {
+	_, err := c.open(certificate, sealed)
+	return err == nil
+}
+
+// KindRequest is the kind of the records of open signing requests.
+const KindRequest = "certificate-request"
 
 // openRequest is a signing request whose certificate was not imported yet.
 type openRequest struct {
@@ -61,7 +68,7 @@ func (q *openRequest) resource(name string) CertificateResource {
 
 // openRequest gives the open request of a name, nil if there is none.
 func (s *Server) openRequest(ctx context.Context, name string) (*openRequest, error) {
-	record, err := s.Store.GetRecord(ctx, kindRequest, name)
+	record, err := s.Store.GetRecord(ctx, KindRequest, name)
 	if isNotFound(err) {
 		return nil, nil
 	}
@@ -86,7 +93,7 @@ func (s *Server) openRequests(ctx context.Context, after string, limit int) (ent
 	if after != "" {
 		from = after + " "
 	}
-	records, err := s.Store.Records(ctx, kindRequest, from, "", limit)
+	records, err := s.Store.Records(ctx, KindRequest, from, "", limit)
 	if err != nil {
 		return nil, 0, "", err
 	}
@@ -203,12 +210,15 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 		return nil, err
 	}
 	request, signer, err := s.requestedKey(ctx, c, p, name)
-	if err != nil {
+	if err != nil && problemOf(err).Code != codeOtherKey {
 		return nil, err
 	}
-	v, key, warnings, err := cert.Import(cert.Bundle{Text: bundleText(in.Body.Bundle), Password: in.Body.Password, Key: signer}, s.now())
-	if err != nil {
-		return nil, err
+	v, key, warnings, failed := cert.Import(cert.Bundle{Text: bundleText(in.Body.Bundle), Password: in.Body.Password, Key: signer, Roots: c.Roots}, s.now())
+	if failed != nil && err != nil {
+		return nil, err // the key of the request was needed
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	const most = store.MaxChanges - 10
 	if len(v.Names) > most {
@@ -258,8 +268,11 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 			}
 			return nil, p
 		}
-		if slices.EqualFunc(before.Chain, v.Chain, slices.Equal) && before.Team == owner {
-			return out, s.showImported(ctx, c, name, out) // the same certificate has the same key
+		if slices.EqualFunc(before.Chain, v.Chain, slices.Equal) {
+			if before.Team == owner && c.opens(name, before.Key) {
+				return out, s.showImported(ctx, c, name, out) // the same certificate has the same key
+			}
+			v.Revoked, v.RevokedFor = before.Revoked, before.RevokedFor
 		}
 	}
 	v.Key = c.seal(name, key)
@@ -278,7 +291,7 @@ func (s *Server) importCertificate(ctx context.Context, in *importInput) (*impor
 	changes[0].If = change
 	b := store.Batch{Key: keyOf(p, in.Key), Sum: sumOf("import", name, owner, string(v.Chain[0])), Changes: changes, Actor: p.actor(), Note: in.Note}
 	if request != nil {
-		b.Records = []store.Record{{Kind: kindRequest, Key: name}}
+		b.Records = []store.Record{{Kind: KindRequest, Key: name}}
 	}
 	receipt, err := s.Store.Commit(ctx, b)
 	if err != nil {
@@ -296,7 +309,7 @@ func (s *Server) requestedKey(ctx context.Context, c *Certificates, p *Principal
 	}
 	der, err := c.open(name, q.Key)
 	if err != nil {
-		return nil, nil, err
+		return q, nil, err
 	}
 	signer, err := cert.ParseKey(der)
 	return q, signer, err
@@ -437,7 +450,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 		return nil, err
 	}
 	q.KeyType = cert.KeyType(signer.Public())
-	if known != nil && !b.Replace {
+	if known != nil && !b.Replace && c.opens(b.Name, known.Key) {
 		if slices.Equal(known.Names, q.Names) && known.KeyType == q.KeyType && known.Subject == q.Subject {
 			return &signingOutput{http.StatusOK, known.resource(b.Name)}, nil
 		}
@@ -456,7 +469,7 @@ func (s *Server) requestSigning(ctx context.Context, in *signingInput) (*signing
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: kindRequest, Key: b.Name, Value: value}}}); err != nil {
+	if _, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: KindRequest, Key: b.Name, Value: value}}}); err != nil {
 		return nil, err
 	}
 	if err := s.noteCertificate(ctx, p, "request", b.Name, map[string]any{"names": q.Names, "keyType": q.KeyType, "team": q.Team}); err != nil {

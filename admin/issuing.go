@@ -264,7 +264,7 @@ func (s *Server) deleteRequest(ctx context.Context, c *Certificates, p *Principa
 		}
 		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them")
 	}
-	receipt, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: kindRequest, Key: name}}})
+	receipt, err := s.Store.Commit(ctx, store.Batch{Actor: p.actor(), Records: []store.Record{{Kind: KindRequest, Key: name}}})
 	if err != nil {
 		return nil, err
 	}

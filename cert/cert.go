@@ -195,6 +195,15 @@ func (x *Index) Covers(host string) bool {
 	return slices.ContainsFunc(exact, live) || slices.ContainsFunc(wild, live)
 }
 
+// CoversUntil reports whether a certificate is being served for name, a host or a
+// wildcard as it stands in a certificate, that is within its dates now and at end.
+func (x *Index) CoversUntil(name string, end time.Time) bool {
+	exact, wild := x.find(name) // of *.example.com the latter
+	now := time.Now()
+	lasts := func(c *Certificate) bool { return c.live(now) && c.live(end) }
+	return slices.ContainsFunc(exact, lasts) || slices.ContainsFunc(wild, lasts)
+}
+
 // Named gives the certificate whose files have that name, without their ending;
 // nil if there is none. It is what `certificate: NAME` of a host means.
 func (x *Index) Named(name string) *Certificate { return x.byName[name] }

@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,12 +30,22 @@ type Bundle struct {
 	// Key signs for the certificate where the bundle holds none: the one that
 	// [Request] made.
 	Key crypto.Signer
+
+	// Roots are the CAs that clients know; nil for those that this machine trusts.
+	Roots *x509.CertPool
 }
 
 // Import reads and checks a bundle. It refuses what a browser would: a key that
-// is not the certificate's, a weak one, a certificate that is not valid now, one
-// without names, or without the intermediate that its CA sends along. What may be
-// meant so is a warning. Both kinds are *fingerpost.Error, with a hint.
+// is not the certificate's, a weak one, a certificate that is not valid now or not for
+// servers, be it one of the chain, one without names, and a chain with a gap. What may
+// be meant so is a warning. Both kinds are *fingerpost.Error, with a hint.
+//
+// A chain is complete if one of its certificates was signed by a root that is in the
+// bundle or known to Roots. Else the last one tells: if it says where its issuer's
+// certificate is kept, or if one of that issuer's name is there with another key, a
+// link is missing; if it says nothing, clients may have the issuer already, as with a
+// private CA, and there is a warning. A private CA is known by putting its root into
+// the bundle, or into the machine's trust store.
 //
 // The result has no name, team or type yet, and its key is not sealed: that is
 // the PKCS #8 form in key.
@@ -62,19 +71,19 @@ func Import(b Bundle, now time.Time) (c *fingerpost.Certificate, key []byte, war
 	case signer == nil:
 		return nil, nil, nil, fail("the certificate has no key", "add its private key; if it was requested with `certs csr`, import it under the same name")
 	}
-	cred, ok := m.credential(func(public crypto.PublicKey) bool { return samePublicKey(public, signer.Public()) })
+	cred, ok := m.credential(func(public crypto.PublicKey) bool { return samePublicKey(public, signer.Public()) }, now)
 	if !ok {
 		return nil, nil, nil, fail("the certificate does not belong to the key", "take the key that the certificate was requested with")
 	}
 	leaf := cred.chain[0]
-	if err := errors.Join(cred.check(fail), leafFaults(leaf, now, fail)); err != nil {
+	if err := errors.Join(cred.check(fail), leafFaults(leaf, now, fail), cred.stale(now, fail)); err != nil {
 		return nil, nil, nil, err
 	}
-	if issuer, url := cred.missing(); issuer != "" {
-		return nil, nil, nil, fail("the chain lacks the certificate of "+issuer, "add it: your CA sends it along, or get it from "+url)
-	}
-	if !cred.rooted && len(cred.chain) == 1 && !isSelfIssued(leaf) {
-		warnings = append(warnings, fail("the certificate of "+leaf.Issuer.String()+" is not in it", "fine if clients have it already, as with a CA of your own"))
+	if g := cred.missing(b.Roots, nil, now); g != nil {
+		if g.sure {
+			return nil, nil, nil, fail(g.message(), g.hint())
+		}
+		warnings = append(warnings, fail("the certificate of "+g.issuer+" is not in it, and not known here", "fine if clients have it already, as with a CA of your own; else "+g.hint()))
 	}
 	if isSelfIssued(leaf) {
 		warnings = append(warnings, fail("the certificate is signed by itself", "only clients that were told to will trust it"))
@@ -192,8 +201,6 @@ func leafFaults(leaf *x509.Certificate, now time.Time, fail func(message, hint s
 		return fail("this is the certificate of a CA", "import the one that it signed for your names; of openssl req -x509: -addext basicConstraints=CA:FALSE makes one for a server")
 	case leaf.IsCA:
 		return fail("this is the certificate of a CA", "import the one that it signed for your names")
-	case len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0 && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny):
-		return fail("the certificate is not for servers", "have it issued for TLS web server authentication (serverAuth)")
 	}
 	switch key := leaf.PublicKey.(type) {
 	case *rsa.PublicKey:

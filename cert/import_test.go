@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
@@ -133,11 +134,12 @@ func TestImportTakesEveryUsualForm(t *testing.T) {
 		"the newer of two for one key":  {Bundle{Text: join(older, bought, middle.PEM()), Key: signer}, shop, 2, "ECDSA P-256", 1},
 		"the intermediate that is due":  {text(aia, middle.PEM(), aiaKey), shop, 2, "ECDSA P-256", 0},
 		"names in capitals":             {text(upper, middle.PEM(), upperKey), shop, 2, "ECDSA P-256", 0},
-		"signed by a root of one's own": {text(plain, plainKey), shop, 1, "ECDSA P-256", 1},
+		"signed by a root of one's own": {text(plain, plainKey), shop, 1, "ECDSA P-256", 0},
 		"with another's certificate":    {text(leaf, inner.PEM(), middle.PEM(), other, key), shop, 3, "ECDSA P-256", 1},
 		"soon to expire":                {text(soon, middle.PEM(), soonKey), shop, 2, "ECDSA P-256", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			tt.bundle.Roots = root.Pool()
 			c, key, warnings, err := Import(tt.bundle, time.Now())
 			if err != nil {
 				t.Fatal(err)
@@ -320,5 +322,124 @@ func TestRequestHasTheNamesAndTheKey(t *testing.T) {
 	}
 	if !slices.Equal(r.DNSNames, []string{long, "*.shop.example"}) || r.Subject.Organization[0] != "Shop Ltd" || !samePublicKey(r.PublicKey, key.Public()) {
 		t.Errorf("names %v, subject %v", r.DNSNames, r.Subject)
+	}
+}
+
+// issuer gives a template for an issuer's certificate.
+func issuer(name string, change func(*x509.Certificate)) *x509.Certificate {
+	c := &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(5, 0, 0),
+		KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true}
+	change(c)
+	return c
+}
+
+func TestImportWantsAChainThatIsCompleteAndValid(t *testing.T) {
+	now := time.Now()
+	root, stranger := testca.NewNamed("root"), testca.NewNamed("stranger")
+	at := func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://ca.example/above.crt"} }
+	outer := root.NewIntermediateFrom(issuer("outer", at))
+	inner := outer.NewIntermediateFrom(issuer("inner", at))
+	silent := outer.NewIntermediate("silent")
+	leaf, key := inner.IssueFrom(template(at, "shop.example"), testca.NewKey())
+	quiet, quietKey := silent.Issue("shop.example")
+	namesake := testca.NewNamed("outer").PEM()
+
+	over := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.AddDate(-2, 0, 0), now.AddDate(0, 0, -3) }
+	ahead := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.AddDate(0, 0, 3), now.AddDate(9, 0, 0) }
+	oldInner, aheadInner := outer.Cross(inner, issuer("inner", over)), outer.Cross(inner, issuer("inner", ahead))
+	shortInner := outer.Cross(inner, issuer("inner", func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 1, 0) }))
+	clientOnly := outer.NewIntermediateFrom(issuer("client", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }))
+	ofClient, ofClientKey := clientOnly.Issue("shop.example")
+	crossed := stranger.Cross(root, issuer("root", at)) // as an older root has signed ours
+	oldRoot := root.Cross(root, issuer("root", over))
+
+	usage := func(usages ...x509.ExtKeyUsage) []byte {
+		leaf, key := inner.IssueFrom(template(func(c *x509.Certificate) { c.ExtKeyUsage = usages }, "shop.example"), testca.NewKey())
+		return join(leaf, key, inner.PEM(), outer.PEM())
+	}
+	none := x509.NewCertPool()
+	for name, tt := range map[string]struct {
+		text    []byte
+		roots   *x509.CertPool // default: root is known
+		refused string         // "": taken
+		chain   [][]byte       // behind the leaf
+		warned  string
+	}{
+		"to a known root":                     {text: join(leaf, key, inner.PEM(), outer.PEM()), chain: [][]byte{inner.PEM(), outer.PEM()}},
+		"to a root in it":                     {text: join(leaf, key, inner.PEM(), outer.PEM(), root.PEM()), roots: none, chain: [][]byte{inner.PEM(), outer.PEM()}},
+		"the second intermediate is missing":  {text: join(leaf, key, inner.PEM()), refused: "lacks the certificate of CN=outer"},
+		"the first is missing":                {text: join(leaf, key, outer.PEM()), refused: "lacks the certificate of CN=inner"},
+		"a root that nobody knows":            {text: join(leaf, key, inner.PEM(), outer.PEM()), roots: stranger.Pool(), refused: "lacks the certificate of CN=root"},
+		"one that says nothing":               {text: join(quiet, quietKey, silent.PEM()), warned: "the certificate of CN=outer is not in it"},
+		"one of the name, with another key":   {text: join(quiet, quietKey, silent.PEM(), namesake), refused: "CN=outer: the one of that name has another key"},
+		"an intermediate that clients have":   {text: join(leaf, key, inner.PEM()), roots: outer.Pool(), chain: [][]byte{inner.PEM()}},
+		"with its root signed by an old one":  {text: join(leaf, key, inner.PEM(), outer.PEM(), crossed), chain: [][]byte{inner.PEM(), outer.PEM(), crossed}},
+		"a root in it that is over":           {text: join(leaf, key, inner.PEM(), outer.PEM(), oldRoot), roots: none, refused: "CN=root: the one of that name is valid from"},
+		"the old intermediate first":          {text: join(leaf, key, oldInner, inner.PEM(), outer.PEM()), chain: [][]byte{inner.PEM(), outer.PEM()}, warned: "not belong"},
+		"the next intermediate, too early":    {text: join(leaf, key, aheadInner, inner.PEM(), outer.PEM()), chain: [][]byte{inner.PEM(), outer.PEM()}, warned: "not belong"},
+		"one that ends earlier, first":        {text: join(leaf, key, shortInner, inner.PEM(), outer.PEM()), chain: [][]byte{inner.PEM(), outer.PEM()}, warned: "not belong"},
+		"the old intermediate alone":          {text: join(leaf, key, oldInner, outer.PEM()), refused: "in the chain, CN=inner: the certificate expired on"},
+		"the next intermediate alone":         {text: join(leaf, key, aheadInner, outer.PEM()), refused: "in the chain, CN=inner: the certificate is not valid before"},
+		"for clients alone":                   {text: usage(x509.ExtKeyUsageClientAuth), refused: "not for servers"},
+		"for clients and servers":             {text: usage(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth), chain: [][]byte{inner.PEM(), outer.PEM()}},
+		"for anything":                        {text: usage(x509.ExtKeyUsageAny), chain: [][]byte{inner.PEM(), outer.PEM()}},
+		"for nothing in particular":           {text: usage(), chain: [][]byte{inner.PEM(), outer.PEM()}},
+		"by an intermediate for clients only": {text: join(ofClient, ofClientKey, clientOnly.PEM(), outer.PEM()), refused: "in the chain, CN=client: the certificate is not for servers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.roots == nil {
+				tt.roots = root.Pool()
+			}
+			c, _, warnings, err := Import(Bundle{Text: tt.text, Roots: tt.roots}, now)
+			if tt.refused != "" {
+				if e := fingerpost.Errors(err); len(e) != 1 || !strings.Contains(e[0].Message, tt.refused) || e[0].Hint == "" {
+					t.Errorf("got %v, want %q with a hint", err, tt.refused)
+				}
+				if strings.Contains(tt.refused, "lacks") && !strings.Contains(fingerpost.Errors(err)[0].Hint, "http://ca.example/above.crt") {
+					t.Errorf("the hint does not say where to get it: %v", fingerpost.Errors(err)[0].Hint)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := errors.Join(warnings...); (got == nil) != (tt.warned == "") || got != nil && !strings.Contains(got.Error(), tt.warned) {
+				t.Errorf("warnings %v, want %q", got, tt.warned)
+			}
+			if tt.chain != nil && !slices.EqualFunc(c.Chain[1:], tt.chain, func(der, text []byte) bool { return bytes.Equal(der, certificateOf(t, text).Raw) }) {
+				t.Errorf("a chain of %d, not the one that is expected", len(c.Chain))
+			}
+		})
+	}
+}
+
+func TestAFolderWarnsOfAChainThatBrowsersRefuse(t *testing.T) {
+	if systemRoots() == nil {
+		t.Skip("this machine knows no root, so that the chain may be complete")
+	}
+	root := testca.NewNamed("root")
+	at := func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://ca.example/above.crt"} }
+	outer := root.NewIntermediateFrom(issuer("outer", at))
+	inner := outer.NewIntermediateFrom(issuer("inner", at))
+	old := outer.Cross(inner, issuer("inner", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().AddDate(-2, 0, 0), time.Now().AddDate(0, 0, -3)
+	}))
+	leaf, key := inner.Issue("a.example")
+	for name, tt := range map[string]struct {
+		files []byte
+		want  string
+	}{
+		"a second intermediate is missing": {join(leaf, inner.PEM()), "chain lacks the certificate of CN=outer"},
+		"an intermediate is over":          {join(leaf, old, outer.PEM(), root.PEM()), "in the chain, CN=inner: the certificate expired on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x, warnings, err := Load(folder(t, map[string][]byte{"a.crt": tt.files, "a.key": key}))
+			if err != nil || x.Len() != 1 {
+				t.Fatalf("not loaded: %v", err)
+			}
+			if len(warnings) != 1 || !strings.Contains(warnings[0].Error(), tt.want) || fingerpost.Errors(warnings[0])[0].Hint == "" {
+				t.Errorf("warnings %v, want %q", warnings, tt.want)
+			}
+		})
 	}
 }

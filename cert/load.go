@@ -33,10 +33,10 @@ import (
 // that send no server name. Hidden files, folders and other endings are left
 // alone.
 //
-// An expired certificate, one not yet valid and an incomplete chain are
-// warnings. All else that is wrong is an error, and the certificate is left
-// out: the index has all that are sound even where err is not nil, and is nil
-// only if the folder cannot be read. Both kinds are *fingerpost.Error, err
+// A certificate outside its dates, be it one of the chain, and a chain that is surely
+// incomplete (see [Import]) are warnings. All else that is wrong is an error, and the
+// certificate is left out: the index has all that are sound even where err is not nil,
+// and is nil only if the folder cannot be read. Both kinds are *fingerpost.Error, err
 // several of them joined, with the file at fault and a hint.
 func Load(dir string) (x *Index, warnings []error, err error) {
 	s := newStore(dir)
@@ -153,8 +153,9 @@ type material struct {
 // issuers are the certificates of CAs that have been read: few, and each stands in
 // the files of many.
 type issuers struct {
-	mu    sync.Mutex // guards byDER
-	byDER map[string]*x509.Certificate
+	mu     sync.Mutex // guards what follows
+	byDER  map[string]*x509.Certificate
+	byRoot map[*x509.Certificate]bool // see rooted
 }
 
 const maxIssuers = 1000 // somebody may have a CA for each certificate
@@ -180,6 +181,30 @@ func (s *issuers) parse(der []byte) (*x509.Certificate, error) {
 		s.mu.Unlock()
 	}
 	return c, err
+}
+
+// rooted reports whether one of roots has signed c.
+func (s *issuers) rooted(c *x509.Certificate, roots *x509.CertPool, now time.Time) bool {
+	keep := s != nil && c.IsCA
+	if keep {
+		s.mu.Lock()
+		is, known := s.byRoot[c]
+		s.mu.Unlock()
+		if known {
+			return is
+		}
+	}
+	_, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	is := !errors.As(err, new(x509.UnknownAuthorityError)) // what else is wrong with it is told elsewhere
+	if keep {
+		s.mu.Lock()
+		if s.byRoot == nil || len(s.byRoot) >= maxIssuers {
+			s.byRoot = map[*x509.Certificate]bool{}
+		}
+		s.byRoot[c] = is
+		s.mu.Unlock()
+	}
+	return is
 }
 
 // fault makes the error of something that is wrong in a file.
@@ -218,9 +243,10 @@ func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate,
 		return nil, nil, fault(m.ders[0].file, "the key has no certificate", "put its certificate beside it as "+g.name+".crt")
 	}
 	key := m.ders[0]
+	now := time.Now()
 	p, ok := credential{}, false
 	if g.quick && len(m.ders) == 1 {
-		p, ok = m.credential(func(public crypto.PublicKey) bool { return states(key.value, public) })
+		p, ok = m.credential(func(public crypto.PublicKey) bool { return states(key.value, public) }, now)
 	}
 	if !ok {
 		if err := m.parseKeys(fault); err != nil {
@@ -232,7 +258,7 @@ func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate,
 				return nil, nil, fault(other.file, "another key than in "+filepath.Join(dir, key.file), "keep the one that belongs to the certificate, and give each certificate a file name of its own")
 			}
 		}
-		if p, ok = m.credential(func(public crypto.PublicKey) bool { return samePublicKey(public, first) }); !ok {
+		if p, ok = m.credential(func(public crypto.PublicKey) bool { return samePublicKey(public, first) }, now); !ok {
 			return nil, nil, fault(m.certs[0].file, "the certificate does not belong to the key in "+filepath.Join(dir, key.file), "take the key that the certificate was requested with; several certificates need different file names")
 		}
 	}
@@ -241,16 +267,18 @@ func (g *group) parse(dir string, shared *issuers, buf *[]byte) (c *Certificate,
 		return nil, nil, err
 	}
 
-	const day = "2006-01-02"
 	leaf := p.chain[0]
-	switch now := time.Now(); {
+	switch {
 	case now.After(leaf.NotAfter):
-		warnings = append(warnings, fail("the certificate expired on "+leaf.NotAfter.Format(day), "renew it; it is served only where no other covers the name"))
+		warnings = append(warnings, fail("the certificate expired on "+leaf.NotAfter.Format(time.DateOnly), "renew it; it is served only where no other covers the name"))
 	case now.Before(leaf.NotBefore):
-		warnings = append(warnings, fail("the certificate is not valid before "+leaf.NotBefore.Format(day), "it is served only where no other covers the name; is the clock right?"))
+		warnings = append(warnings, fail("the certificate is not valid before "+leaf.NotBefore.Format(time.DateOnly), "it is served only where no other covers the name; is the clock right?"))
 	}
-	if issuer, url := p.missing(); issuer != "" {
-		warnings = append(warnings, fail("the chain lacks the certificate of "+issuer, "append it to the file: "+url))
+	if err := p.stale(now, fail); err != nil {
+		warnings = append(warnings, err)
+	}
+	if g := p.missing(nil, shared, now); g != nil && g.sure {
+		warnings = append(warnings, fail(g.message(), g.hint()))
 	}
 	if p.unused > 0 {
 		warnings = append(warnings, fail(fmt.Sprintf("%d certificates do not belong to the chain", p.unused), "they are not sent; remove them, or give each certificate a file name of its own"))
@@ -367,24 +395,26 @@ func (m *material) addCertificate(file string, c *x509.Certificate) {
 type credential struct {
 	file   string              // that the leaf was in
 	chain  []*x509.Certificate // the leaf first; see sortChain
-	rooted bool                // whether a root ended the chain
+	rooted bool                // whether a root was there that signed one of them, and is valid
+	other  string              // why a certificate with the name of the next issuer, which was there, does not do
 	unused int                 // certificates that belong to no such chain
 }
 
-// credential finds the certificate whose public key is the one, of several that
-// which is valid longest, and its chain.
-func (m *material) credential(own func(crypto.PublicKey) bool) (p credential, ok bool) {
-	leaf := -1
-	for i, c := range m.certs {
-		if (leaf < 0 || c.value.NotAfter.After(m.certs[leaf].value.NotAfter)) && own(c.value.PublicKey) {
-			leaf = i
+// credential finds the certificate whose public key is the one, and its chain. Of
+// several the one that is valid now and longest is taken.
+func (m *material) credential(own func(crypto.PublicKey) bool, now time.Time) (p credential, ok bool) {
+	var leaf *found[*x509.Certificate]
+	for i := range m.certs {
+		c := &m.certs[i]
+		if (leaf == nil || compareDates(c.value, leaf.value, now) < 0) && own(c.value.PublicKey) {
+			leaf = c
 		}
 	}
-	if leaf < 0 {
+	if leaf == nil {
 		return credential{}, false
 	}
-	p.file = m.certs[leaf].file
-	p.chain, p.rooted, p.unused = sortChain(m.certs[leaf].value, m.certs, m.quick)
+	p = sortChain(leaf.value, m.certs, m.quick, now)
+	p.file = leaf.file
 	return p, true
 }
 
@@ -404,16 +434,87 @@ func (p *credential) check(fail func(message, hint string) error) error {
 	return nil
 }
 
-// missing names the issuer that the chain lacks, and where to get it; empty if it
-// lacks none. A private CA may sign without an intermediate, and names no place to
-// get it from; public ones always have one.
-func (p *credential) missing() (issuer, url string) {
-	last := p.chain[len(p.chain)-1]
-	if len(p.chain) > 1 || p.rooted || len(last.IssuingCertificateURL) == 0 || isSelfIssued(last) {
-		return "", ""
+// stale is the fault of the first link behind the leaf that is not valid now.
+func (p *credential) stale(now time.Time, fail func(message, hint string) error) error {
+	for i, link := range p.chain[1:] {
+		hint := "put its successor in its place: the CA that signed your certificate has it"
+		if from := p.chain[i].IssuingCertificateURL; len(from) > 0 {
+			hint += ", at " + from[0]
+		}
+		switch {
+		case now.After(link.NotAfter):
+			return fail("in the chain, "+link.Subject.String()+": the certificate expired on "+link.NotAfter.Format(time.DateOnly), hint)
+		case now.Before(link.NotBefore):
+			return fail("in the chain, "+link.Subject.String()+": the certificate is not valid before "+link.NotBefore.Format(time.DateOnly), hint)
+		}
 	}
-	return last.Issuer.String(), last.IssuingCertificateURL[0]
+	return nil
 }
+
+// gap is the certificate that a chain ends before.
+type gap struct {
+	issuer string
+	url    string // where to get it, if the certificate says so
+	other  string // why the one of that name that is there does not do
+	sure   bool   // else clients may have it already
+}
+
+func (g *gap) message() string {
+	message := "the chain lacks the certificate of " + g.issuer
+	if g.other != "" {
+		message += ": the one of that name " + g.other
+	}
+	return message
+}
+
+func (g *gap) hint() string {
+	hint := "add it: your CA sends it along"
+	if g.url != "" {
+		hint += ", or get it from " + g.url
+	}
+	return hint + "; for a CA of your own add its root too, which is not sent to clients"
+}
+
+// missing tells what is missing between the chain and a root; nil if nothing is, as far
+// as roots go, which are this machine's if nil. Only for a certificate that says where
+// its issuer's is kept, or that has a namesake in its place, it is sure: a private CA
+// that signs without an intermediate says nothing. What the roots say of issuers is
+// kept in shared, which may be nil, and then is for one set of roots.
+func (p *credential) missing(roots *x509.CertPool, shared *issuers, now time.Time) *gap {
+	if p.rooted {
+		return nil
+	}
+	last := p.chain[len(p.chain)-1]
+	g := &gap{issuer: last.Issuer.String(), other: p.other, sure: p.other != ""}
+	if len(last.IssuingCertificateURL) > 0 {
+		g.url = last.IssuingCertificateURL[0]
+	}
+	if roots == nil {
+		roots = systemRoots()
+	}
+	if roots == nil { // a machine that knows no CA cannot tell a root from an intermediate
+		g.sure = g.sure || g.url != "" && len(p.chain) == 1
+		return g
+	}
+	// A CA may send its root along as another one has signed it, for old clients. The
+	// chain is complete before it, for all others (RFC 4158 2.3).
+	for _, link := range slices.Backward(p.chain) {
+		if shared.rooted(link, roots, now) {
+			return nil
+		}
+	}
+	g.sure = g.sure || g.url != ""
+	return g
+}
+
+// systemRoots are the roots that this machine trusts, nil if it knows none.
+var systemRoots = sync.OnceValue(func() *x509.CertPool {
+	pool, err := x509.SystemCertPool()
+	if err != nil || pool.Equal(x509.NewCertPool()) {
+		return nil
+	}
+	return pool
+})
 
 func (p *credential) der() [][]byte {
 	der := make([][]byte, len(p.chain))
@@ -450,45 +551,73 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
-// sortChain gives what is sent with leaf: leaf itself, then each issuer after
-// what it signed. The root stays out, since a client that does not have it
-// already does not trust it (RFC 8446 4.4.2); rooted tells whether it was there.
-// unused counts the certificates of certs that belong to no such chain. Where it is
-// quick, issuers are known by name and number of their keys, without their signatures.
-func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate], quick bool) (chain []*x509.Certificate, rooted bool, unused int) {
-	chain = []*x509.Certificate{leaf}
+// sortChain gives what is sent with leaf: leaf itself, then each issuer after what it
+// signed, the best one where there are several, as when a CA has renewed its own. The
+// root stays out, since a client that does not have it already does not trust it
+// (RFC 8446 4.4.2). Where it is quick, issuers are known by name and number of their
+// keys, without their signatures.
+func sortChain(leaf *x509.Certificate, certs []found[*x509.Certificate], quick bool, now time.Time) (p credential) {
+	p.chain = []*x509.Certificate{leaf}
+	p.rooted = isSelfIssued(leaf) // whether it may be served so is for others to say
 	used := map[*x509.Certificate]bool{leaf: true}
-	last := leaf
-	for !isSelfIssued(last) {
-		i := slices.IndexFunc(certs, func(f found[*x509.Certificate]) bool {
+	for last := leaf; !isSelfIssued(last); {
+		var next *x509.Certificate
+		p.other = ""
+		for _, f := range certs {
 			c := f.value
-			if used[c] || !bytes.Equal(c.RawSubject, last.RawIssuer) {
-				return false
+			switch {
+			case used[c] || !bytes.Equal(c.RawSubject, last.RawIssuer):
+			case !(quick && len(c.SubjectKeyId) > 0 && bytes.Equal(c.SubjectKeyId, last.AuthorityKeyId)) && last.CheckSignatureFrom(c) != nil:
+				p.other = "has another key than the one that signed"
+			default:
+				p.rooted = p.rooted || isSelfIssued(c) && validAt(c, now)
+				if next == nil || compareDates(c, next, now) < 0 {
+					next = c
+				}
 			}
-			if quick && len(c.SubjectKeyId) > 0 && bytes.Equal(c.SubjectKeyId, last.AuthorityKeyId) {
-				return true
-			}
-			return last.CheckSignatureFrom(c) == nil
-		})
-		if i < 0 {
+		}
+		if next == nil {
 			break
 		}
-		last = certs[i].value
-		used[last] = true
-		if !isSelfIssued(last) {
-			chain = append(chain, last)
+		p.other = ""
+		used[next] = true
+		if last = next; !isSelfIssued(last) {
+			p.chain = append(p.chain, last)
+		} else if !validAt(last, now) {
+			p.other = "is valid from " + last.NotBefore.Format(time.DateOnly) + " to " + last.NotAfter.Format(time.DateOnly) + " only"
 		}
 	}
-	return chain, isSelfIssued(last), len(certs) - len(used)
+	p.unused = len(certs) - len(used)
+	return p
 }
 
 func isSelfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
+
+// compareDates is negative if a is to be taken before b: valid now, then valid longest.
+func compareDates(a, b *x509.Certificate, now time.Time) int {
+	if validAt(a, now) != validAt(b, now) {
+		if validAt(a, now) {
+			return -1
+		}
+		return 1
+	}
+	return b.NotAfter.Compare(a.NotAfter)
+}
+
+func validAt(c *x509.Certificate, now time.Time) bool {
+	return !now.Before(c.NotBefore) && !now.After(c.NotAfter)
+}
 
 // weakness says why no client should or would accept c.
 func weakness(c *x509.Certificate) (message, hint string) {
 	switch c.SignatureAlgorithm {
 	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
 		return "the certificate is signed with " + c.SignatureAlgorithm.String() + ", which browsers refuse", "have it issued again, signed with SHA-256"
+	}
+	// Without any it is for all purposes (RFC 5280 4.2.1.12); of an issuer's certificate
+	// browsers ask the same.
+	if usages := c.ExtKeyUsage; len(usages)+len(c.UnknownExtKeyUsage) > 0 && !slices.Contains(usages, x509.ExtKeyUsageServerAuth) && !slices.Contains(usages, x509.ExtKeyUsageAny) {
+		return "the certificate is not for servers: its extended key usage lacks serverAuth, and browsers refuse it", "have it issued for TLS web server authentication (serverAuth)"
 	}
 	if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
 		return fmt.Sprintf("the key is RSA with %d bits, which browsers refuse", key.N.BitLen()), "have it issued again with a key of 2048 bits or ECDSA P-256"

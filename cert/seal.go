@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"fingerpost"
@@ -22,15 +23,18 @@ import (
 // Sealer encrypts what nobody may read who has only the store, a backup or a
 // node's copy: private keys. All nodes of a cluster have the same secret.
 //
-// What is sealed says which secret opens it, so that a new secret can be put
-// before the old one: everything is sealed with the first and opened with any.
+// What is sealed says which secret opens it, so that there may be several, the newest
+// first: everything is sealed with one, the first unless SealWith says which, and
+// opened with any.
 //
 // It opens for its purpose only, which names what it is for: the certificate, the
 // account, the request. Who can write to the store without the secret can remove
 // things, and put back what stood under the same name before. They cannot have a
 // key used in the place of another, nor make one that is taken.
 type Sealer struct {
-	keys []sealKey
+	keys   []sealKey
+	seals  int       // the one of keys that is sealed with
+	labels *[32]byte // see Labels; nil: from the oldest secret
 }
 
 type sealKey struct {
@@ -42,6 +46,9 @@ type sealKey struct {
 
 // A secret is written as this prefix and 32 bytes in base64.
 const secretPrefix = "fpk_"
+
+// What Labels gives is written so where its secret is no more. It opens nothing.
+const labelsPrefix = "fpl_"
 
 // sealVersion is the first byte of what is sealed: AES-256-GCM with the key's id in
 // four bytes, a nonce, and the purpose as additional data. The first five bytes say
@@ -60,6 +67,12 @@ func NewSecret() string {
 func NewSealer(secrets string) (*Sealer, error) {
 	s := new(Sealer)
 	for _, text := range strings.Fields(secrets) {
+		if text, ok := strings.CutPrefix(text, labelsPrefix); ok {
+			if b, err := base64.RawURLEncoding.DecodeString(text); err == nil && len(b) == 32 {
+				s.labels = (*[32]byte)(b)
+				continue
+			}
+		}
 		secret, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, secretPrefix))
 		if err != nil || len(secret) != 32 || !strings.HasPrefix(text, secretPrefix) {
 			return nil, &fingerpost.Error{Code: "bad_cluster_key", Message: "the cluster key is not one: it begins with " + secretPrefix + " and has 43 characters after it",
@@ -142,7 +155,26 @@ func (s *Sealer) Has(id string) bool {
 }
 
 // ID names the secret that is sealed with; it tells nothing of it.
-func (s *Sealer) ID() string { return s.keys[0].name() }
+func (s *Sealer) ID() string { return s.keys[s.seals].name() }
+
+// IDs names all secrets, in their order.
+func (s *Sealer) IDs() []string {
+	var ids []string
+	for i := range s.keys {
+		ids = append(ids, s.keys[i].name())
+	}
+	return ids
+}
+
+// SealWith has all be sealed with the secret of that name from now on, and reports
+// whether there is one. It comes before s is used by several goroutines.
+func (s *Sealer) SealWith(id string) bool {
+	i := slices.Index(s.IDs(), id)
+	if i >= 0 {
+		s.seals = i
+	}
+	return i >= 0
+}
 
 func (k *sealKey) name() string { return hex.EncodeToString(k.derive("name", 8)) }
 
@@ -157,25 +189,78 @@ func (s *Sealer) Opens(sealedBy string) bool {
 	return false
 }
 
-// Derive gives 32 bytes that all nodes with the same secret know, for one use.
+// Derive gives 32 bytes that all nodes with the same newest secret know, for one use.
 func (s *Sealer) Derive(use string) [32]byte { return [32]byte(s.keys[0].derive(use, 32)) }
 
-// DeriveFirst is Derive by the oldest secret that is there: for what others have
-// written down, such as the targets of CNAMEs, and must not change with a new one
-// before it. Take the oldest away only when nobody relies on it.
-func (s *Sealer) DeriveFirst(use string) [32]byte {
-	return [32]byte(s.keys[len(s.keys)-1].derive(use, 32))
+// Labels is the secret that the targets of customers' CNAMEs follow from. They stay as
+// they are when the secrets change: others have written them down.
+func (s *Sealer) Labels() [32]byte {
+	if s.labels != nil {
+		return *s.labels
+	}
+	return [32]byte(s.keys[len(s.keys)-1].derive("validation labels", 32))
+}
+
+// Added is the text for NewSealer of s with one more secret, the newest.
+func (s *Sealer) Added() string {
+	text := NewSecret() + "\n"
+	for i := range s.keys {
+		text += s.keys[i].text() + "\n"
+	}
+	if s.labels != nil {
+		text += s.labelsText()
+	}
+	return text
+}
+
+// Alone is the text for NewSealer with no secret but the one that is sealed with, and
+// the same labels.
+func (s *Sealer) Alone() string {
+	text := s.keys[s.seals].text() + "\n"
+	if one, err := NewSealer(text); err != nil || one.Labels() != s.Labels() {
+		text += s.labelsText()
+	}
+	return text
+}
+
+func (k *sealKey) text() string {
+	return secretPrefix + base64.RawURLEncoding.EncodeToString(k.secret)
+}
+
+func (s *Sealer) labelsText() string {
+	labels := s.Labels()
+	return labelsPrefix + base64.RawURLEncoding.EncodeToString(labels[:]) + "\n"
 }
 
 // Seal encrypts plain for a purpose: what is sealed for one, such as a
 // certificate's name, does not open for another.
 func (s *Sealer) Seal(purpose string, plain []byte) []byte {
-	k := &s.keys[0]
+	k := &s.keys[s.seals]
 	out := make([]byte, 5+k.aead.NonceSize(), 5+k.aead.NonceSize()+len(plain)+k.aead.Overhead())
 	out[0] = sealVersion
 	binary.BigEndian.PutUint32(out[1:], k.id)
 	rand.Read(out[5:])
 	return k.aead.Seal(out, out[5:], plain, []byte(purpose))
+}
+
+// Which names the secret of s that something was sealed with, by what it says itself;
+// empty for none of them.
+func (s *Sealer) Which(sealed []byte) string {
+	for i := range s.keys {
+		if len(sealed) >= 5 && sealed[0] == sealVersion && binary.BigEndian.Uint32(sealed[1:]) == s.keys[i].id {
+			return s.keys[i].name()
+		}
+	}
+	return ""
+}
+
+// Reseal seals anew what was sealed with another secret of s.
+func (s *Sealer) Reseal(purpose string, sealed []byte) ([]byte, error) {
+	plain, err := s.Open(purpose, sealed)
+	if err != nil {
+		return nil, err
+	}
+	return s.Seal(purpose, plain), nil
 }
 
 // ErrSealed says that something was sealed with a secret that this node does not

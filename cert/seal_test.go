@@ -65,6 +65,46 @@ func TestANewSecretBeforeTheOldOneOpensBoth(t *testing.T) {
 	}
 }
 
+func TestASecretIsChangedInThreeSteps(t *testing.T) {
+	old := sealer(t, NewSecret())
+	before := old.Seal("p", []byte("key"))
+	added := sealer(t, old.Added())
+	if ids := added.IDs(); len(ids) != 2 || ids[1] != old.ID() {
+		t.Fatalf("secrets %v, want a new one before %s", ids, old.ID())
+	}
+	if added.SealWith("nobody") || !added.SealWith(old.ID()) || added.ID() != old.ID() {
+		t.Error("it does not go on with the old one")
+	}
+	if _, err := old.Open("p", added.Seal("p", nil)); err != nil {
+		t.Errorf("a node that has the old one only: %v", err)
+	}
+	used := sealer(t, old.Added()) // as a file is read: the newest first
+	again, err := used.Reseal("p", before)
+	if err != nil || used.Which(before) != old.ID() || used.Which(again) != used.ID() || used.Which(nil) != "" {
+		t.Errorf("sealed anew: %v", err)
+	}
+	alone := sealer(t, used.Alone())
+	if len(alone.IDs()) != 1 || alone.ID() != used.ID() {
+		t.Errorf("left are %v, want %s", alone.IDs(), used.ID())
+	}
+	if plain, err := alone.Open("p", again); err != nil || string(plain) != "key" {
+		t.Errorf("%q, %v", plain, err)
+	}
+	if _, err := alone.Open("p", before); !errors.Is(err, ErrSealed) {
+		t.Errorf("the old secret is still there: %v", err)
+	}
+	// Once more, and the CNAMEs of customers are still what they were.
+	twice := sealer(t, sealer(t, alone.Added()).Alone())
+	for name, s := range map[string]*Sealer{"added": added, "used": used, "alone": alone, "twice": twice} {
+		if s.Labels() != old.Labels() {
+			t.Errorf("%s: the labels are others", name)
+		}
+	}
+	if old.Alone() == alone.Alone() || strings.Contains(old.Alone(), labelsPrefix) {
+		t.Error("a secret that was never changed has labels of its own")
+	}
+}
+
 func TestSecretFileIsMadeOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cluster.key")
 	first, made, err := OpenSecret(file)
@@ -81,7 +121,7 @@ func TestSecretFileIsMadeOnce(t *testing.T) {
 	if entries, _ := os.ReadDir(filepath.Dir(file)); len(entries) != 1 {
 		t.Errorf("left behind: %v", entries)
 	}
-	for name, text := range map[string]string{"empty": "", "short": "fpk_abc", "no prefix": strings.TrimPrefix(first, secretPrefix), "one of two": first + "fpk_abc"} {
+	for name, text := range map[string]string{"empty": "", "short": "fpk_abc", "no prefix": strings.TrimPrefix(first, secretPrefix), "one of two": first + "fpk_abc", "labels alone": sealer(t, sealer(t, first).Added()).labelsText(), "labels that are cut": first + "fpl_abc"} {
 		if s, err := NewSealer(text); err == nil || s != nil {
 			t.Errorf("%s: it was taken", name)
 		}

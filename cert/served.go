@@ -24,6 +24,7 @@ type Named struct {
 	Rev         int64  // of its last change
 	ECDSA       bool
 	SealedBy    string // see [fingerpost.Certificate.SealedBy]
+	Revoked     bool   // it goes before no other although it is chosen
 	NotBefore   time.Time
 	NotAfter    time.Time
 }
@@ -49,6 +50,9 @@ type Served struct {
 	// Default names the certificate for clients that send no server name and reach
 	// the given local address; empty for that of the folder. Nil for always empty.
 	Default func(local netip.Addr) string
+	// Chosen names the certificate that a host's settings ask for, of the folder or of
+	// the store; empty if they leave the choice. Nil for always empty.
+	Chosen func(host string) string
 	// CacheBytes bounds what is kept of the store's certificates; default 256 MiB,
 	// which is some 100,000 of one name or 40,000 of a hundred.
 	CacheBytes int
@@ -89,6 +93,9 @@ var answersSeed = maphash.MakeSeed()
 
 // named is Named, as it last answered where that still holds.
 func (s *Served) named(name string) []Named {
+	if s.Named == nil {
+		return nil
+	}
 	if s.Version == nil {
 		return s.Named(name)
 	}
@@ -103,13 +110,11 @@ func (s *Served) named(name string) []Named {
 }
 
 // Certificate is for tls.Config.GetCertificate: see [Index.Certificate], whose
-// rules hold for both kinds of certificates together.
+// rules hold for both kinds of certificates together, but that one which was chosen for
+// the host, is for its name and within its dates goes first.
 func (s *Served) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if hello.ServerName == "" {
 		return s.preset(hello)
-	}
-	if s.Named == nil {
-		return s.Files.Certificate(hello)
 	}
 	c, err := s.choose(hello, s.named)
 	if err != nil { // between what is told and what is read, one may have gone for another
@@ -152,7 +157,15 @@ type candidate struct {
 	file *Certificate // of the folder; nil for one of the store
 }
 
-// candidates are all certificates for host, the best first: of use, by the exact name, ECDSA, valid longest.
+func (c *candidate) name() string {
+	if c.file != nil {
+		return c.file.Name
+	}
+	return c.Certificate
+}
+
+// candidates are all certificates for host, the best first: of use, the one that was
+// chosen, by the exact name, ECDSA, valid longest.
 func (s *Served) candidates(host string, now time.Time, named func(string) []Named) []candidate {
 	var all []candidate
 	exact, wild := s.Files.Index().find(host)
@@ -174,15 +187,24 @@ func (s *Served) candidates(host string, now time.Time, named func(string) []Nam
 			return b.NotAfter.Compare(a.NotAfter)
 		})
 	}
+	chosen := ""
+	if s.Chosen != nil {
+		chosen = s.Chosen(host)
+	}
 	add(exact, named(host))
-	if at = len(all); at == 1 && s.usable(&all[0].Named, now) {
+	if at = len(all); at == 1 && s.usable(&all[0].Named, now) && (chosen == "" || all[0].name() == chosen) {
 		return all // nearly always
 	}
 	if label, suffix, ok := strings.Cut(host, "."); ok && label != "" {
 		add(wild, named("*."+suffix))
 	}
+	isChosen := func(c *candidate) bool { return chosen != "" && c.name() == chosen && !c.Revoked }
 	slices.SortStableFunc(all, func(a, b candidate) int {
 		switch aUsable, bUsable := s.usable(&a.Named, now), s.usable(&b.Named, now); {
+		case aUsable == bUsable && isChosen(&a) && !isChosen(&b):
+			return -1
+		case aUsable == bUsable && !isChosen(&a) && isChosen(&b):
+			return 1
 		case aUsable == bUsable:
 			return 0
 		case aUsable:

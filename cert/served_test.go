@@ -47,7 +47,7 @@ func (m *memory) put(t testing.TB, c *fingerpost.Certificate) {
 	m.revs[c.Name]++
 	for _, name := range c.Names {
 		m.byName[name] = slices.DeleteFunc(m.byName[name], func(n Named) bool { return n.Certificate == c.Name })
-		m.byName[name] = append(m.byName[name], Named{Certificate: c.Name, Rev: m.revs[c.Name], ECDSA: c.KeyType[0] == 'E', SealedBy: c.SealedBy(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+		m.byName[name] = append(m.byName[name], Named{Certificate: c.Name, Rev: m.revs[c.Name], ECDSA: c.KeyType[0] == 'E', SealedBy: c.SealedBy(), Revoked: !c.Revoked.IsZero(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 	}
 }
 
@@ -393,4 +393,84 @@ func TestMemoryOfServedCertificates(t *testing.T) {
 	}
 	runtime.KeepAlive(s)
 	runtime.KeepAlive(m)
+}
+
+func TestServedHeedsWhatWasChosen(t *testing.T) {
+	files := pair("file", "shop.example", "*.wide.example")
+	s, m := served(t, folder(t, files))
+	until := func(days int, names ...string) *x509.Certificate {
+		return template(func(c *x509.Certificate) { c.NotAfter = time.Now().AddDate(0, 0, days) }, names...)
+	}
+	m.put(t, stored(t, s.Sealer, "ours", until(120, "shop.example", "a.wide.example"), false))
+	m.put(t, stored(t, s.Sealer, "bought", until(30, "shop.example"), true))
+	m.put(t, stored(t, s.Sealer, "wide", until(20, "*.wide.example"), false))
+	m.put(t, stored(t, s.Sealer, "over", template(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, "shop.example"), false))
+	m.put(t, stored(t, s.Sealer, "elsewhere", until(30, "other.example"), false))
+	revoked := stored(t, s.Sealer, "revoked", until(20, "*.wide.example"), false)
+	revoked.Revoked = time.Now()
+	m.put(t, revoked)
+	foreign := sealer(t, NewSecret())
+	m.put(t, stored(t, foreign, "sealed", until(30, "shop.example"), false))
+	ecdsaOnly := &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}
+	for name, tt := range map[string]struct {
+		host, chosen string
+		client       *tls.Config
+		want         string
+	}{
+		"nothing":                              {"shop.example", "", nil, "ours"},
+		"RSA that ends earlier":                {"shop.example", "bought", nil, "bought"},
+		"one of the folder":                    {"shop.example", "file", nil, "file"},
+		"a wildcard, where there is an exact":  {"a.wide.example", "wide", nil, "wide"},
+		"a wildcard of the folder":             {"a.wide.example", "file", nil, "file"},
+		"one that is over":                     {"shop.example", "over", nil, "ours"},
+		"one that was revoked":                 {"a.wide.example", "revoked", nil, "ours"},
+		"one whose key is not opened":          {"shop.example", "sealed", nil, "ours"},
+		"one for other names":                  {"shop.example", "elsewhere", nil, "ours"},
+		"one that is not there":                {"shop.example", "lost", nil, "ours"},
+		"one that the client cannot make out":  {"shop.example", "bought", ecdsaOnly, "ours"},
+		"for a host that has no other at once": {"b.wide.example", "wide", nil, "wide"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.Chosen = func(host string) string {
+				if host == tt.host {
+					return tt.chosen
+				}
+				return ""
+			}
+			config := tt.client
+			if config == nil {
+				config = &tls.Config{}
+			}
+			config = config.Clone()
+			config.ServerName = tt.host
+			want := fmt.Sprintf("%x", leafOf(t, s.Files.Index().Named("file")).SerialNumber)
+			if tt.want != "file" {
+				c, _, err := m.load(tt.want)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want = c.Serial
+			}
+			if leaf := shown(t, s, config); leaf == nil || fmt.Sprintf("%x", leaf.SerialNumber) != want {
+				t.Errorf("another certificate than %s was shown", tt.want)
+			}
+		})
+	}
+	// Without a store the folder's are chosen among in the same way.
+	two, _, err := Open(folder(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range pair("second", "shop.example") {
+		write(t, two.dir, name, text)
+	}
+	if _, _, err := two.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	for _, chosen := range []string{"file", "second"} {
+		alone := &Served{Files: two, Chosen: func(string) string { return chosen }}
+		if leaf := shown(t, alone, &tls.Config{ServerName: "shop.example"}); leaf == nil || !leaf.Equal(leafOf(t, two.Index().Named(chosen))) {
+			t.Errorf("another certificate than %s was shown", chosen)
+		}
+	}
 }

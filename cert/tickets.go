@@ -14,9 +14,9 @@ const TicketPeriod = 12 * time.Hour
 // the next one is read before anybody makes tickets with it, so that clocks may
 // differ. Set them anew every hour or so.
 //
-// Tickets are made with the first secret and read with all. So a new one that is put
-// behind the old one on all nodes, and before it once they have it, costs no
-// resumption; a node that does not have it yet asks for a full handshake.
+// Tickets are made with the first secret and read with all, whichever is sealed with.
+// So a new one costs no resumption between nodes that have both; one that does not have
+// it yet asks for a full handshake.
 //
 // Who has a secret can read the connections that its tickets stand for, but for
 // what TLS 1.3 protects by a new key exchange (RFC 8446 2.2), and take them over. Put a

@@ -179,10 +179,16 @@ func (h *hostBuilder) write(in *hostInput) []byte {
 		h.table.flags |= tableDeclared
 		settings = h.appendSettings(nil, in.settings)
 	}
+	if in.certificate != "" {
+		h.flags |= hostCert
+	}
 	rec := binary.AppendUvarint(nil, ownerHosts)
 	rec = appendString(rec, in.name)
 	rec = binary.AppendUvarint(rec, h.flags)
 	rec = binary.AppendUvarint(rec, h.owner)
+	if in.certificate != "" {
+		rec = appendString(rec, in.certificate)
+	}
 	if in.settings != nil {
 		rec = appendString(rec, settings)
 	}

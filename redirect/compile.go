@@ -196,6 +196,8 @@ type hostInput struct {
 	aliases  []fingerpost.HostPattern
 	rules    []*fingerpost.Redirect
 	built    bool
+
+	certificate string // that is named for it
 }
 
 func (b *builder) fail(err error) {
@@ -250,6 +252,15 @@ func (b *builder) declare(hosts []fingerpost.Host) {
 		rules := h.Redirects()
 		for j := range rules {
 			b.assignOne(&rules[j])
+		}
+		if h.Certificate == "" || h.Certificate == "auto" || h.Certificate == "none" {
+			continue
+		}
+		for _, s := range append([]string{h.Name}, h.RedirectFrom...) {
+			name, _ := fingerpost.ParseHostPattern(s) // Validate has seen it
+			if in := b.hosts[name]; in != nil && (in.settings == nil || in.settings == h) {
+				in.certificate = h.Certificate
+			}
 		}
 	}
 }

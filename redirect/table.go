@@ -67,7 +67,7 @@ func (t *Table) readRegexp(c *cursor, flags uint32) (re lazyRegexp, begin string
 var neverMatches = regexp.MustCompile(`[^\x00-\x{10FFFF}]`)
 
 const (
-	magic      = "FPTABLE2"
+	magic      = "FPTABLE3"
 	headerSize = 64
 
 	tableCountries = 1 << 0 // a rule asks for the visitor's country
@@ -132,6 +132,7 @@ const (
 	hostDepends                // answers may vary, or be private
 	hostAlias                  // nothing but another name: an offset follows the flags
 	hostGone                   // in a layer: the base's host is no more; nothing follows
+	hostCert                   // names the certificate that it is to be served with
 )
 
 const (
@@ -165,18 +166,24 @@ func hashIn(host uint64, space uint64, key uint64) uint64 {
 //	uvarint ownerHosts · string name · uvarint flags
 //	[alias] offset of the record of the host that it is served as; nothing more
 //	uvarint first owner number
+//	[certificate] string
 //	[declared] uvarint length · settings: byte policy · uint32 since · string HSTS · [fallback's record]
 //	[patterns] uvarint smallest rank · [trie] offset · [fold trie] offset · [regex] group
 type hostRecord struct {
 	at    uint64
 	flags uint64
 	owner uint64
-	rest  uint64 // behind the owner number
+	names uint64 // behind the owner number: the certificate's name, if it has one
+	rest  uint64 // behind that
 }
 
 func (h *hostRecord) read(b []byte, f form) {
 	c := cursor{b, f.body}
 	h.at, h.flags, h.owner = f.at, c.uvarint(), c.uvarint()
+	h.names = c.at
+	if h.flags&hostCert != 0 {
+		c.skip()
+	}
 	h.rest = c.at
 }
 
@@ -317,4 +324,23 @@ func (t *Table) Serves(host string) bool {
 	var buf [8]form
 	forms := t.forms(buf[:0], host, t.index.begin(t.arena, hashString(host)))
 	return len(forms) > 0 && (forms[0].hash != starHash || forms[0].sub == 0)
+}
+
+// Certificate is the name of the certificate that the settings of host, as
+// [fingerpost.ParseHost] gives it, ask for; empty where they leave the choice, or want
+// none. Those of the most specific form count.
+func (t *Table) Certificate(host string) string {
+	var buf [8]form
+	for _, f := range t.forms(buf[:0], host, t.index.begin(t.arena, hashString(host))) {
+		var h hostRecord
+		h.read(f.t.arena, f)
+		switch {
+		case h.flags&hostCert != 0:
+			c := cursor{f.t.arena, h.names}
+			return strings.Clone(c.string())
+		case h.flags&hostDeclared != 0:
+			return ""
+		}
+	}
+	return ""
 }

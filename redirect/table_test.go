@@ -147,3 +147,42 @@ func TestTargetsShareTheirBeginnings(t *testing.T) {
 		t.Errorf("%d bytes with beginnings in common, %d without: %d saved for each of %d", shared, own, saved, len(begin))
 	}
 }
+
+func TestTheCertificateThatAHostNames(t *testing.T) {
+	hosts := []fingerpost.Host{
+		{Name: "shop.x", Also: []string{"also.x", "*.also.x"}, RedirectFrom: []string{"from.x", "own.x"}, Certificate: "bought", HTTPS: "https-only", Fallback: &fingerpost.Fallback{Status: 410}},
+		{Name: "own.x", Certificate: "another"},
+		{Name: "auto.x", Certificate: "auto"}, {Name: "none.x", Certificate: "none"}, {Name: "plain.x"},
+		{Name: ".wide.x", Certificate: "wide"}, {Name: "left.wide.x"},
+	}
+	rules := []fingerpost.Redirect{to("1", "shop.x/p"), to("2", "shop.x/:a/b/*"), to("3", "undeclared.x/p")}
+	whole, err := Compile(hosts, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(whole.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := Layer(whole, []fingerpost.Host{{Name: "shop.x"}, {Name: "plain.x", Certificate: "new"}}, nil, []fingerpost.HostPattern{"own.x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string][2]string{ // in the whole table, and in the layer
+		"shop.x": {"bought", ""}, "also.x": {"bought", "bought"}, "a.also.x": {"bought", "bought"}, "from.x": {"bought", "bought"}, "own.x": {"another", ""},
+		"auto.x": {}, "none.x": {}, "plain.x": {"", "new"}, "undeclared.x": {}, "nobody.x": {}, "": {},
+		"wide.x": {"wide", "wide"}, "a.b.wide.x": {"wide", "wide"}, "left.wide.x": {},
+	} {
+		for i, table := range []*Table{opened, layer} {
+			if got := table.Certificate(host); got != want[i] {
+				t.Errorf("%s, table %d: %q, want %q", host, i, got, want[i])
+			}
+		}
+	}
+	if a := ask(t, opened, "http://shop.x/q"); a.Kind != Forbidden {
+		t.Errorf("the settings behind the name are not read: %v", a.Kind)
+	}
+	if a := ask(t, opened, "https://shop.x/a/b/c"); a.Kind != ByRule {
+		t.Errorf("the patterns behind the name are not read: %v", a.Kind)
+	}
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -50,7 +49,7 @@ const clusterKeyFile = "cluster.key"
 // are only the certificates of files.
 func (n *node) openCertificates() error {
 	c := &n.certificates
-	c.served = &cert.Served{Files: n.certs, Default: n.defaultCertificate}
+	c.served = &cert.Served{Files: n.certs, Default: n.defaultCertificate, Chosen: n.chosenCertificate}
 	if n.shared == nil {
 		return nil
 	}
@@ -69,11 +68,11 @@ func (n *node) openCertificates() error {
 		return nil
 	}
 	c.store = &certStore{db: n.shared.db, holder: n.instance}
-	if len(n.settings.ACME.CAs) == 0 {
-		return nil
-	}
 	if err := n.checkClusterKey(n.life); err != nil {
 		return err
+	}
+	if len(n.settings.ACME.CAs) == 0 {
+		return nil
 	}
 	return n.openIssuer()
 }
@@ -120,36 +119,24 @@ func (n *node) openSealer() (*cert.Sealer, error) {
 	return sealer, err
 }
 
-// kindClusterKey is the record of which key this cluster has, as the first node that
-// orders certificates has noted it; its key: "id".
-const kindClusterKey = "cluster-key"
-
-// checkClusterKey refuses to have a control node order with a key that the others do
-// not have. Where the store is away it cannot say; what it would seal is not taken then
-// either.
+// checkClusterKey has a control node seal with the secret that the store says, and
+// refuses to have one order with a key that the others do not have. Where the store is
+// away it cannot say; what it would seal is not taken then either.
 func (n *node) checkClusterKey(ctx context.Context) error {
-	r, err := n.shared.db.GetRecord(ctx, kindClusterKey, "id")
-	var id string
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		id = n.certificates.sealer.ID()
-		value, err := json.Marshal(id)
-		if err == nil {
-			_, err = n.shared.db.Commit(ctx, store.Batch{Records: []store.Record{{Kind: kindClusterKey, Key: "id", Value: value}}, Actor: store.Actor{Who: "certificates"}})
-		}
-		if err != nil && !errors.Is(n.storeAway(err), errStoreAway) {
-			return err
-		}
-		return nil
-	case err != nil:
+	orders := len(n.settings.ACME.CAs) > 0
+	id, err := clusterKeyID(ctx, n.shared.db)
+	if err == nil && id == "" && orders {
+		err = setClusterKeyID(ctx, n.shared.db, n.certificates.sealer.ID())
+	}
+	if err != nil {
 		if errors.Is(n.storeAway(err), errStoreAway) {
 			return nil
 		}
 		return err
 	}
-	if err := json.Unmarshal(r.Value, &id); err != nil || !n.certificates.sealer.Has(id) {
+	if id != "" && !n.certificates.sealer.SealWith(id) && orders {
 		return &fingerpost.Error{Code: "other_cluster_key", Message: "this node's cluster key is not that of the store, and opens none of its private keys",
-			Hint: "copy " + clusterKeyFile + " from the data folder of another control node, or set clusterKeyFile or clusterKeyEnv"}
+			Hint: "copy " + clusterKeyFile + " from the data folder of another control node, or set clusterKeyFile, clusterKeyEnv or clusterKeyCommand; if it is lost: fingerpost cluster-key forget"}
 	}
 	return nil
 }
@@ -159,11 +146,18 @@ func (n *node) defaultCertificate(local netip.Addr) string {
 	return n.settings.DefaultCerts[local.String()]
 }
 
+// chosenCertificate is the one that a host's settings name.
+func (n *node) chosenCertificate(host string) string {
+	if table := n.current(); table != nil {
+		return table.Certificate(host)
+	}
+	return ""
+}
+
 // namedCertificates and storedCertificate are what [cert.Served] reads of the
 // node's own copy.
 func (n *node) namedCertificates(name string) []cert.Named {
 	var list []cert.Named
-	var revoked []bool
 	for it, err := range n.shared.replica.Scan(store.KindServerName, name+"/") {
 		if err != nil {
 			return list
@@ -174,21 +168,20 @@ func (n *node) namedCertificates(name string) []cert.Named {
 			n.log.Error("a certificate's name cannot be read", "err", err)
 			continue
 		}
-		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, SealedBy: s.SealedBy, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
-		revoked = append(revoked, s.Revoked)
+		list = append(list, cert.Named{Certificate: certificate, Rev: it.Rev, ECDSA: s.ECDSA, SealedBy: s.SealedBy, Revoked: s.Revoked, NotBefore: time.Unix(s.NotBefore, 0), NotAfter: time.Unix(s.NotAfter, 0)})
 	}
-	return unrevoked(list, revoked, time.Now())
+	return unrevoked(list, time.Now())
 }
 
 // unrevoked leaves the certificates that were revoked out where there is another.
-func unrevoked(list []cert.Named, revoked []bool, now time.Time) []cert.Named {
-	if !slices.Contains(revoked, true) {
+func unrevoked(list []cert.Named, now time.Time) []cert.Named {
+	if !slices.ContainsFunc(list, func(c cert.Named) bool { return c.Revoked }) {
 		return list
 	}
 	var good []cert.Named
 	valid := false
 	for i := range list {
-		if !revoked[i] {
+		if !list[i].Revoked {
 			good = append(good, list[i])
 			valid = valid || !now.Before(list[i].NotBefore) && now.Before(list[i].NotAfter)
 		}
@@ -559,6 +552,25 @@ func (n *node) cost(ctx context.Context, certificate, name string) (cost planner
 	return cost, err
 }
 
+// knownRoots are the CAs that clients are taken to know: those of this machine, and
+// those that our own CAs hang on; nil for the former alone.
+func (n *node) knownRoots() *x509.CertPool {
+	var pool *x509.CertPool
+	for _, ca := range n.settings.ACME.CAs {
+		text, err := os.ReadFile(ca.Roots)
+		if ca.Roots == "" || err != nil {
+			continue // openIssuer has said so
+		}
+		if pool == nil {
+			if pool, err = x509.SystemCertPool(); err != nil {
+				pool = x509.NewCertPool()
+			}
+		}
+		pool.AppendCertsFromPEM(text)
+	}
+	return pool
+}
+
 // adminCertificates is what the API knows and has done about certificates.
 func (n *node) adminCertificates() *admin.Certificates {
 	c := &n.certificates
@@ -566,10 +578,10 @@ func (n *node) adminCertificates() *admin.Certificates {
 	if c.issuer != nil {
 		storage = order.Reading{Storage: storage, Issuer: c.issuer}
 	}
-	a := &admin.Certificates{Storage: storage, Sealer: c.sealer, Covers: c.served.Covers, Naming: n.naming}
+	a := &admin.Certificates{Storage: storage, Sealer: c.sealer, Roots: n.knownRoots(), Covers: c.served.Covers, Naming: n.naming}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
-			secret := c.sealer.DeriveFirst("validation labels")
+			secret := c.sealer.Labels()
 			return zone.ValidationCNAME(strings.TrimPrefix(name, "*."), zoneName, secret[:])
 		}
 	}

@@ -25,7 +25,7 @@ func run(args []string) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), fmtCommand(), testCommand(), explainCommand(), replayCommand(), backupCommand(), restoreCommand(), newEpochCommand(), versionCommand(),
+	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), fmtCommand(), testCommand(), explainCommand(), replayCommand(), backupCommand(), restoreCommand(), newEpochCommand(), clusterKeyCommand(), versionCommand(),
 		planCommand(), applyCommand(), diffCommand(), exportCommand(), hostsCommand(), redirectsCommand(), certsCommand(), doctorCommand(), draftsCommand(), jobsCommand(), versionsCommand(), changesCommand(), sourcesCommand(), nodesCommand(),
 		teamsCommand(), usersCommand(), tokensCommand(), whoamiCommand(), auditCommand())
 	// Without a Run of its own cobra shows help for a shell that it does not know,

@@ -9,6 +9,10 @@ import (
 	"fingerpost/edge"
 )
 
+// cores are what Go found when the process began: by the quota of a container, or as
+// GOMAXPROCS says.
+var cores = runtime.GOMAXPROCS(0)
+
 // share divides what the machine gives us among the listeners: cores, and descriptors.
 func (n *node) share() {
 	streams, loops := 0, false
@@ -23,8 +27,7 @@ func (n *node) share() {
 	n.edge.Loops = -1
 	if loops {
 		// An event loop a core; as each keeps a thread of Go's busy, all else has as many
-		// besides. What Go found is by the quota of a container, or as GOMAXPROCS says.
-		cores := runtime.GOMAXPROCS(0)
+		// besides. A process may have several nodes.
 		n.edge.Loops = cores
 		runtime.GOMAXPROCS(2 * cores)
 	}

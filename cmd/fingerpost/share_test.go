@@ -11,8 +11,8 @@ import (
 )
 
 func TestShare(t *testing.T) {
-	cores := runtime.GOMAXPROCS(0)
-	t.Cleanup(func() { runtime.GOMAXPROCS(cores) })
+	before := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 	tcp, unix := new(net.TCPListener), new(net.UnixListener)
 	for _, tt := range []struct {
 		name       string
@@ -28,12 +28,12 @@ func TestShare(t *testing.T) {
 		{"a UNIX socket", []listener{{name: "http", Listener: unix}}, "", false, false},
 		{"https alone", []listener{{name: "https", Listener: tcp}, {name: "admin", Listener: tcp}}, "", false, false},
 	} {
-		runtime.GOMAXPROCS(3)
+		runtime.GOMAXPROCS(cores)
 		n := &node{listeners: tt.listeners, edge: &edge.Server{Proxy: edge.Proxy{Mode: tt.proxy}}, settings: new(source.Settings), log: slog.New(slog.DiscardHandler), o: options{goroutines: tt.goroutines}}
 		n.share()
-		loops, procs := -1, 3
+		loops, procs := -1, cores
 		if tt.loops {
-			loops, procs = 3, 6
+			loops, procs = cores, 2*cores
 		}
 		if n.edge.Loops != loops || runtime.GOMAXPROCS(0) != procs {
 			t.Errorf("%s: %d loops and GOMAXPROCS %d, want %d and %d", tt.name, n.edge.Loops, runtime.GOMAXPROCS(0), loops, procs)
@@ -44,6 +44,9 @@ func TestShare(t *testing.T) {
 		n.settings.Limits.Connections = 7
 		if n.share(); n.edge.Limits.Conns != 7 {
 			t.Errorf("%s: %d connections, want 7", tt.name, n.edge.Limits.Conns)
+		}
+		if n.edge.Loops != loops || runtime.GOMAXPROCS(0) != procs {
+			t.Errorf("%s: another node in the process has %d loops and makes GOMAXPROCS %d", tt.name, n.edge.Loops, runtime.GOMAXPROCS(0))
 		}
 	}
 }

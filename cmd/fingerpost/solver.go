@@ -260,9 +260,9 @@ func (n *node) answerHTTP(host, token string) (string, bool) {
 // checkAnswer is what every node of the cluster, and no other server, says to the token of
 // a check. It is no key authorization, which has the form TOKEN.THUMBPRINT.
 func (n *node) checkAnswer(host, token string) string {
-	secret := n.certificates.sealer.DeriveFirst("checks over http")
+	secret := n.certificates.sealer.Labels() // which all nodes have, while secrets change too
 	mac := hmac.New(sha256.New, secret[:])
-	mac.Write([]byte(host + "\x00" + token))
+	mac.Write([]byte("check over http\x00" + host + "\x00" + token))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
@@ -322,7 +322,7 @@ func (s *solver) removeStale(ctx context.Context) error {
 // challengeLabel is the label of a domain in the validation zone; a wildcard has
 // that of its base.
 func (n *node) challengeLabel(domain string) string {
-	secret := n.certificates.sealer.DeriveFirst("validation labels")
+	secret := n.certificates.sealer.Labels()
 	return zone.ValidationLabel(strings.TrimPrefix(domain, "*."), secret[:])
 }
 

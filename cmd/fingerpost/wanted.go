@@ -51,7 +51,7 @@ func (n *node) wantedNames(ctx context.Context) (names map[string]planner.Policy
 	names, used = map[string]planner.Policy{}, map[string]bool{}
 	add := func(pattern, team string) {
 		for _, name := range fingerpost.CertificateNames(pattern) {
-			if !n.certs.Covers(strings.Replace(name, "*", "wildcard", 1)) && !n.imported(name) {
+			if !n.provided(name) {
 				names[name] = n.policy(team)
 			}
 		}
@@ -103,9 +103,19 @@ func (n *node) certificateUsed(id string) bool {
 	return w.used[id]
 }
 
-// importedLeft is how long an imported certificate must be valid still to keep a CA's
-// from being ordered: whoever forgets to import its successor is not left without.
+// importedLeft is how long a certificate that somebody brings must be valid still to
+// keep a CA's from being ordered: whoever forgets its successor is not left without.
 const importedLeft = 7 * 24 * time.Hour
+
+// provided reports whether somebody brings a certificate for a name, a host or a
+// wildcard, or for the wildcard above it: in the folder, or by an import.
+func (n *node) provided(name string) bool {
+	if n.certs.Index().CoversUntil(name, time.Now().Add(importedLeft)) || n.imported(name) {
+		return true
+	}
+	label, suffix, ok := strings.Cut(name, ".")
+	return ok && label != "*" && n.imported("*."+suffix)
+}
 
 // imported reports whether a name has an imported certificate that nearly all clients
 // can verify. One for RSA stands beside ours.

@@ -45,16 +45,25 @@ func NewNamed(name string) *CA {
 
 // NewIntermediate makes a CA that c has signed.
 func (c *CA) NewIntermediate(name string) *CA {
-	key := NewKey()
-	template := &x509.Certificate{
+	return c.NewIntermediateFrom(&x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().AddDate(5, 0, 0),
 		KeyUsage:              x509.KeyUsageCertSign,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
-	}
+	})
+}
+
+// NewIntermediateFrom makes a CA from a template that c signs.
+func (c *CA) NewIntermediateFrom(template *x509.Certificate) *CA {
+	key := NewKey()
 	return &CA{cert: sign(template, c.cert, key.Public(), c.key), key: key}
+}
+
+// Cross gives another certificate for the key of other, signed by c, as PEM.
+func (c *CA) Cross(other *CA, template *x509.Certificate) []byte {
+	return encode("CERTIFICATE", sign(template, c.cert, other.key.Public(), c.key).Raw)
 }
 
 // PEM is the certificate of the CA itself.
