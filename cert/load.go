@@ -617,7 +617,7 @@ func weakness(c *x509.Certificate) (message, hint string) {
 	// Without any it is for all purposes (RFC 5280 4.2.1.12); of an issuer's certificate
 	// browsers ask the same.
 	if usages := c.ExtKeyUsage; len(usages)+len(c.UnknownExtKeyUsage) > 0 && !slices.Contains(usages, x509.ExtKeyUsageServerAuth) && !slices.Contains(usages, x509.ExtKeyUsageAny) {
-		return "the certificate is not for servers: its extended key usage lacks serverAuth, and browsers refuse it", "have it issued for TLS web server authentication (serverAuth)"
+		return "the certificate is not for servers", "have it issued for TLS web server authentication (serverAuth)"
 	}
 	if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
 		return fmt.Sprintf("the key is RSA with %d bits, which browsers refuse", key.N.BitLen()), "have it issued again with a key of 2048 bits or ECDSA P-256"
