@@ -199,7 +199,7 @@ r.yaml:8:37: status 301 sends no page (page goes with 404, 410 and 451)`},
 {"URL_Query": {"S": "e.example"}, "URL_Response": {"S": "b c"}},
 5
 ], "Count": 7, "LastEvaluatedKey": {"URL_Query": {"S": "x"}}}`},
-			`r.json:2:21: host "https://a.example" has a port (URL_Query is a host name without https:// and without a path)
+			`r.json:2:21: host "https://a.example" is a URL (URL_Query is a host name without https:// and without a path)
 r.json:3:15: URL_Query must be text, written {"S": "…"}, not a map of keys
 r.json:4:1: URL_Response is missing (each item has URL_Query (the host) and URL_Response (where it goes))
 r.json:5:65: unknown key "Owner" in a host map (a host map has URL_Query and URL_Response; export these two alone)
