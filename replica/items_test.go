@@ -41,7 +41,8 @@ func (g *told) take() []string {
 	return lines
 }
 
-// TestItemsAreToldInOrderOnceTheyAreServed wants each change of other kinds once,
+// TestItemsAreToldInOrderOnceTheyAreServed wants each change once, of hosts without
+// what they are,
 // when Get gives it already, and "all" after a snapshot.
 func TestItemsAreToldInOrderOnceTheyAreServed(t *testing.T) {
 	f := newFake(t, "e1")
@@ -68,7 +69,7 @@ func TestItemsAreToldInOrderOnceTheyAreServed(t *testing.T) {
 	f.commit(remove("challenge", "t1"))
 	reach(t, r, f.commit(putOther("certificate", "x", "three")))
 	stop() // so that what was being told has been
-	want := []string{"all", `put challenge t1 "one" @3`, `put certificate x "two" @3`, "delete challenge t1  @4", `put certificate x "three" @5`}
+	want := []string{"all", "put host b.x  @0", `put challenge t1 "one" @3`, "put host c.x  @0", `put certificate x "two" @3`, "delete challenge t1  @4", `put certificate x "three" @5`}
 	if got := g.take(); !slices.Equal(got, want) {
 		t.Errorf("told\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

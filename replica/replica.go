@@ -51,11 +51,11 @@ type Options struct {
 	// holds the replica up, and calls nothing of it but Table, Cursor and Status.
 	Changed func()
 
-	// Items is called, one call at a time, when items of other kinds than host and
-	// redirect may be others than before: in the order of the revisions, each time
-	// after what it tells is on disk and given out, with the changes, of several
-	// revisions where they have come together; and with nil after a whole snapshot
-	// has come, when all of them may be others. What Open found is not told. It
+	// Items is called, one call at a time, when items may be others than before: in
+	// the order of the revisions, each time after what it tells is on disk and given
+	// out, with the changes, of several revisions where they have come together, and
+	// of hosts and redirects with kind and key alone; and with nil after a whole
+	// snapshot has come, when all of them may be others. What Open found is not told. It
 	// holds the replica up, and calls nothing of it but Table, Cursor, Status, Get
 	// and Scan. The changes are the receiver's.
 	Items func(changes []Change)
@@ -385,22 +385,24 @@ func (r *Replica) apply(revisions []Revision) error {
 	r.o.fault("log synced")
 	r.tell(old.refused, s.top.refused)
 	r.publish()
-	if changes := others(revisions); len(changes) > 0 {
+	if changes := changesOf(revisions); len(changes) > 0 {
 		r.o.Items(changes)
 	}
 	r.maintain()
 	return nil
 }
 
-// others are the changes of items that the table is not made of. Of what is
-// applied none is older than its item: that ends where a snapshot is taken into use.
-func others(revisions []Revision) (changes []Change) {
+// changesOf are the changes that Options.Items is told of. Of what is applied none is
+// older than its item: that ends where a snapshot is taken into use.
+func changesOf(revisions []Revision) (changes []Change) {
 	for i := range revisions {
 		for _, c := range revisions[i].Changes {
-			if c.Item.Kind != KindHost && c.Item.Kind != KindRedirect {
+			if c.Item.Kind == KindHost || c.Item.Kind == KindRedirect {
+				c.Item = Item{Kind: c.Item.Kind, Key: c.Item.Key}
+			} else {
 				c.Item = *c.Item.clone()
-				changes = append(changes, c)
 			}
+			changes = append(changes, c)
 		}
 	}
 	return changes

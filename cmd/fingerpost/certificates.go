@@ -57,7 +57,7 @@ func (n *node) openCertificates() error {
 	if c.sealer, err = n.openSealer(); err != nil {
 		return err
 	}
-	c.changed = make(chan struct{}, 1)
+	c.changed, c.wanted.news = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.served.Sealer, c.served.Named, c.served.Load, c.served.Version = c.sealer, n.namedCertificates, n.storedCertificate, c.version.Load
 	if err := n.openValidation(); err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 const (
 	heldPause = time.Second
 	heldShare = 20
+	heldAgain = 10 * time.Minute // hosts have come or gone
 )
 
 // followHeld tells of the store's certificates whenever they are others, until ctx
@@ -37,6 +38,7 @@ func (n *node) followHeld(ctx context.Context) {
 		pause := max(heldPause, heldShare*time.Since(begin))
 		select {
 		case <-n.certificates.changed:
+		case <-time.After(heldAgain):
 		case <-ctx.Done():
 			return
 		}
@@ -48,15 +50,18 @@ func (n *node) followHeld(ctx context.Context) {
 }
 
 // lookHeld finds the name that is left without a certificate first: of several
-// certificates for a name the last counts, so that one that was renewed does not.
+// certificates for a name the last counts, so that one that was renewed does not. A
+// name that is not served any more does not count either; a wildcard may be in use
+// for any name below it.
 func (n *node) lookHeld(ctx context.Context) {
 	status := n.shared.replica.Status()
 	held := telemetry.Held{Certificates: int(status.Items[store.KindCertificate])}
 	sealed, opened := map[string]struct{}{}, false
 	var name string
 	var last int64
+	table := n.current()
 	end := func() {
-		if at := time.Unix(last, 0); name != "" && (held.FirstExpiry.IsZero() || at.Before(held.FirstExpiry)) {
+		if at := time.Unix(last, 0); (strings.HasPrefix(name, "*.") || table.Serves(name)) && (held.FirstExpiry.IsZero() || at.Before(held.FirstExpiry)) {
 			held.FirstExpiry = at
 		}
 	}

@@ -503,6 +503,7 @@ func (n *node) watch(ctx context.Context) {
 			n.logErrors("certificates were refused, what was there before keeps serving", err)
 			if err == nil {
 				n.log.Info("certificates in force", "certificates", n.certs.Index().Len())
+				n.certificates.wanted.note(nil)
 			}
 			// Rules may wait for the certificate that they name, or have lost it:
 			// they keep being served, but would not start again.

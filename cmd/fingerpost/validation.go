@@ -104,8 +104,8 @@ func (n *node) renewValidation() {
 	}
 }
 
-// itemsChanged is called by the node's own copy when other items than hosts and
-// redirects may be others; nil means all of them.
+// itemsChanged is called by the node's own copy when items may be others; nil means all
+// of them.
 func (n *node) itemsChanged(changes []replica.Change) {
 	if !n.certificates.open.Load() {
 		return // all of them are looked at once it is
@@ -118,6 +118,7 @@ func (n *node) itemsChanged(changes []replica.Change) {
 	if dns {
 		n.renewValidation()
 	}
+	n.certificates.wanted.note(changes)
 	n.certificatesChanged(changes)
 	n.tellNews() // the table may be the same
 }
