@@ -144,13 +144,18 @@ func (b *bench) contest(w *workload) []*contestant {
 			}
 		}
 	}()
-	for range b.rounds {
+	for round := range b.rounds {
 		for _, c := range all {
 			if c.err != nil {
 				continue
 			}
+			args := append([]string{"-time", b.time.String(), "-conns", fmt.Sprint(w.conns)}, c.args...)
+			if round == 0 && w.setting.certs > 1 && !b.short {
+				// What a certificate costs at its first use is no matter of the long run.
+				args = append(args, "-each")
+			}
 			var l *load
-			if l, c.err = c.srv.drive(b.ctx, append([]string{"-time", b.time.String(), "-conns", fmt.Sprint(w.conns)}, c.args...)...); c.err == nil {
+			if l, c.err = c.srv.drive(b.ctx, args...); c.err == nil {
 				c.turns = append(c.turns, l)
 			}
 		}

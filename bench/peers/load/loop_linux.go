@@ -17,21 +17,24 @@ type options struct {
 	addresses                        int // 127.0.0.1 and on: ports of a client last longer
 	warm, time                       time.Duration
 	close, tls, resume, hybrid, idle bool
+	each                             bool // target is asked for once before the time that counts
 	targets                          []target
 }
 
 // loop is all connections and what came of them.
 type loop struct {
 	options
-	epoll  int
-	conns  map[int]*conn // by descriptor
-	keys   *keys
-	dialed int
-	active int // that wait for an answer
-	start  time.Time
-	now    time.Time // of the last look at the clock
-	in     []byte
-	out    []byte
+	epoll   int
+	conns   map[int]*conn // by descriptor
+	keys    *keys
+	dialed  int
+	visited int // targets, of each
+	active  int // that wait for an answer
+	start   time.Time
+	now     time.Time // of the last look at the clock
+	heard   time.Time // when something last happened
+	in      []byte
+	out     []byte
 
 	counting bool
 	result   result
@@ -70,7 +73,7 @@ func newLoop(o options) (*loop, error) {
 
 func (l *loop) run() (*result, error) {
 	l.start = time.Now()
-	l.now = l.start
+	l.now, l.heard = l.start, l.start
 	for range l.options.conns {
 		if err := l.dial(new(conn)); err != nil {
 			return nil, err
@@ -90,7 +93,7 @@ func (l *loop) run() (*result, error) {
 		fmt.Println("begin")
 		return &l.result, nil
 	}
-	for time.Since(l.start) < l.warm {
+	for time.Since(l.start) < l.warm || l.each && l.visited < len(l.targets) {
 		if err := l.wait(); err != nil {
 			return nil, err
 		}
@@ -139,7 +142,10 @@ func (l *loop) wait() error {
 		}
 	}
 	l.now = time.Now()
-	if n == 0 && l.now.Sub(l.start) > time.Minute+l.time {
+	if n > 0 {
+		l.heard = l.now
+	}
+	if n == 0 && l.now.Sub(l.heard) > time.Minute {
 		return errors.New("the server has stopped answering")
 	}
 	for i := range n {
@@ -187,6 +193,10 @@ func (l *loop) dial(c *conn) error {
 	l.conns[fd] = c
 	l.active++
 	c.target = &l.targets[rand.IntN(len(l.targets))]
+	if l.each && l.visited < len(l.targets) {
+		c.target = &l.targets[l.visited]
+		l.visited++
+	}
 	l.out = append(l.out[:0], c.target.request...)
 	if l.tls {
 		c.session = newSession(l.keys, c.ticket)

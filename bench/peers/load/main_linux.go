@@ -51,6 +51,7 @@ func main() {
 	flag.BoolVar(&o.tls, "tls", false, "over TLS 1.3")
 	flag.BoolVar(&o.resume, "resume", false, "resume a session with each handshake but a connection's first")
 	flag.BoolVar(&o.hybrid, "hybrid", false, "agree on keys by X25519MLKEM768 instead of X25519")
+	flag.BoolVar(&o.each, "each", false, "with -close: ask for each target once before the time that counts")
 	flag.BoolVar(&o.idle, "idle", false, "one request on each connection, then hold them open until standard input ends")
 	flag.Parse()
 	o.port, o.addresses = *port, 100
