@@ -347,7 +347,10 @@ func (s *site) frontConns() (n int64) {
 // TestSwapsUnderLoadFailNobody swaps the table and reloads certificates, again and
 // again.
 func TestSwapsUnderLoadFailNobody(t *testing.T) {
-	const swaps = 1000
+	swaps := 1000
+	if testing.Short() {
+		swaps = 100
+	}
 	dir := t.TempDir()
 	write := func() {
 		certPEM, keyPEM := ca.Issue("a.example")

@@ -62,6 +62,9 @@ var holders = []struct {
 // answered. Once the limits are over, none of them is connected, and no goroutine is
 // left of them.
 func TestNoClientHoldsOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for some seconds")
+	}
 	const clients = 5
 	s := doorSite(t, func(s *Server) {
 		s.Access = nil

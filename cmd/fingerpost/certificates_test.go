@@ -226,6 +226,9 @@ func acmeExtension(c *x509.Certificate) string {
 // TestAnotherClusterKeyIsSaid: a node that cannot open the keys is not ready, sends
 // nobody to https, says so, and serves all else.
 func TestAnotherClusterKeyIsSaid(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for some seconds")
+	}
 	dir := t.TempDir()
 	r := startNode(t, dir, func(o *options) { o.https = "127.0.0.1:0" })
 	r.put(nil, r.issued("c", 1, "sealed.example"))

@@ -84,6 +84,9 @@ func (r *running) metric(name string) (value float64, ok bool) {
 // TestAnOrderShowsInMetricsAndEvents orders, revokes, and looks at what a person and
 // monitoring see of it.
 func TestAnOrderShowsInMetricsAndEvents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for some seconds")
+	}
 	ca := &testacme.CA{Validate: func(name, _, _, _ string) *testacme.Problem {
 		if strings.HasPrefix(name, "bad.") {
 			return &testacme.Problem{Type: "dns", Detail: "NXDOMAIN"}
@@ -218,6 +221,9 @@ func TestCertificatesNamedByHostsAreUsed(t *testing.T) {
 // TestAskOutlivesTheNode asks a node that orders nothing, as if it died before it
 // could: the next start does what was asked.
 func TestAskOutlivesTheNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for some seconds")
+	}
 	dir := t.TempDir()
 	ca := new(testacme.CA)
 	config := ordering(t, ca)

@@ -137,7 +137,11 @@ func TestWantedFollowsChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for step := range 250 {
+	steps := 250
+	if testing.Short() {
+		steps = 50
+	}
+	for step := range steps {
 		var changes []store.Change
 		switch random.IntN(6) {
 		case 0, 1:
