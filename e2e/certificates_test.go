@@ -383,10 +383,14 @@ func TestTheNextCATakesOver(t *testing.T) {
 			a.dns.Set("two.example", "A", "127.0.0.1")
 			begin := time.Now()
 			n.run("hosts", "set", "two.example", "--to", "https://www.example.com/two")
+			parked := 0.0
+			if !eventually(issueLimit, func() bool { parked = n.metric(`fingerpost_acme_parked_seconds{ca="first"}`); return parked > 0 }) || parked > 10*60 {
+				t.Errorf("the first CA is parked for %v s, want some minutes", parked)
+			}
 			n.until(`fingerpost_acme_orders_total{ca="second",result="issued"}`, 1)
 			a.leads(t, httpsAddr, "two.example", "https://www.example.com/two")
-			if got := n.metric(`fingerpost_acme_parked_seconds{ca="first"}`); got < 0 {
-				t.Errorf("the first CA is parked for %v s", got)
+			if got := n.metric(`fingerpost_acme_orders_total{ca="first",result="issued"}`); got > 0 {
+				t.Errorf("the first CA has issued %v", got)
 			}
 			t.Logf("%.0f s until the second CA had issued", time.Since(begin).Seconds())
 		})
