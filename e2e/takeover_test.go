@@ -101,9 +101,7 @@ func TestTheOtherControlNodeEndsTheOrder(t *testing.T) {
 		attack attack // zero: it hangs
 		orders int
 	}{
-		{"killed before the CA hears of the order", attack{"order-plz", false}, 1},
 		{"killed before the answer about the order", attack{"order-plz", true}, 2},
-		{"killed while the name is proven", attack{"chalZ", true}, 1},
 		{"killed while the certificate is made", attack{"finalize-order", true}, 1},
 		{"hangs while the certificate is made", attack{}, 1},
 	} {
