@@ -406,12 +406,12 @@ func TestAFailingCATakesNoHostDown(t *testing.T) {
 		name  string
 		fault testacme.Fault
 		log   string        // what is said of it
-		lasts time.Duration // from the first to the last request that meets it; for a minute the CA is left alone after the first
+		lasts time.Duration // from the first to the last request that meets it: 80 s are the end of the second wave, a minute after the first
 	}{
 		{"a web page", testacme.Fault{HTML: true}, "answered with a web page (HTTP 503), not with ACME", 0},
-		{"an error", testacme.Fault{Refuse: &testacme.Problem{Type: "serverInternal", Status: 500, Detail: "out of order"}}, "HTTP 500", time.Minute},
+		{"an error", testacme.Fault{Refuse: &testacme.Problem{Type: "serverInternal", Status: 500, Detail: "out of order"}}, "HTTP 500", 80 * time.Second},
 		{"a limit", testacme.Fault{Refuse: &testacme.Problem{Type: "rateLimited", Status: 429, Detail: "too many new orders", RetryAfter: "5"}}, "result=limited", 20 * time.Second},
-		{"nothing", testacme.Fault{LoseRequest: true}, "an order does not go on", time.Minute},
+		{"nothing", testacme.Fault{LoseRequest: true}, "an order does not go on", 80 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

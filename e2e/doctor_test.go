@@ -51,7 +51,9 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 			http, httpsAddr, directory, more, resolver))
 	}
 	good := config("good.yaml", httpAddr, acme.URL+"/dir", dns.Addr(), ", preflight: off")
-	foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://parked.example/", 302) }))
+	foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://parked.example/", http.StatusFound)
+	}))
 	defer foreign.Close()
 	_, foreignPort, _ := strings.Cut(foreign.Listener.Addr().String(), ":")
 	foreignConfig := config("foreign.yaml", foreign.Listener.Addr().String(), acme.URL+"/dir", dns.Addr(), "")

@@ -94,6 +94,13 @@ func TestTheOtherControlNodeEndsTheOrder(t *testing.T) {
 	if !eventually(startLimit, func() bool { now := serial("one.example"); return now != one && now == serial("two.example") }) {
 		t.Error("the two names have no common certificate")
 	}
+	second.must(nil, "PUT", "teams/b", "{}")
+	a.dns.Set("other.example", "A", "127.0.0.1")
+	second.steps(
+		step{args: "hosts set other.example --to https://www.example.com/ --team b"},
+		step{args: "certs add-name one.example other.example --yes --wait --timeout 60s", status: 1, stderr: `^error: it was not done: add-name: other\.example and certificate \S+ belong to different teams\nhint: `},
+	)
+	serial("other.example")
 	first.steps(step{args: "certs add-name one.example three.example --dry-run", status: 1, stderr: `^error: .*three\.example`})
 
 	for i, tt := range []struct {
