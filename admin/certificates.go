@@ -35,7 +35,11 @@ type Certificates struct {
 	// done, even if that node dies. Nil where nothing is ordered: there is no CA.
 	Ask func(context.Context, Ask) error
 	// Cost is what it takes of a CA's limits to add a name to a certificate.
+	// ErrElsewhere: another node orders, and it alone knows.
 	Cost func(ctx context.Context, certificate, name string) (planner.Cost, error)
+	// Probe is what every node of the cluster, and no other server, answers for a host
+	// over HTTP at a path that nobody has asked for before.
+	Probe func(host string) (path, answer string)
 	// Naming finds the hosts that a certificate for names may be served for, by their own
 	// names or further ones, and those whose settings name it: these, and maybe more, as
 	// of all that was committed before. alone are names that only redirects have, where a
@@ -45,6 +49,9 @@ type Certificates struct {
 	// of the store or of a folder. Nil for no.
 	Covers func(host string) bool
 }
+
+// ErrElsewhere says that another node orders certificates.
+var ErrElsewhere = errors.New("another node orders certificates")
 
 // Ask is something for the node that orders certificates.
 type Ask = order.Ask
@@ -113,6 +120,7 @@ type NameResource struct {
 	Reason      string          `json:"reason,omitempty" doc:"where it stands, in plain words"`
 	NextStep    string          `json:"nextStep,omitempty" doc:"what comes next, by us or by you"`
 	NextTry     time.Time       `json:"nextTry,omitzero"`
+	Link        string          `json:"link,omitempty" doc:"where you lift the pause that the CA has put on it; only for those who may change its host"`
 	Certificate string          `json:"certificate,omitempty" doc:"the one that is served for it"`
 	NotAfter    time.Time       `json:"notAfter,omitzero"`
 	DaysLeft    *int            `json:"daysLeft,omitempty"`
@@ -217,10 +225,19 @@ func methodOf(st *order.NameState) string {
 	return ""
 }
 
+// linkOf is where a person lifts a CA's pause. It works for whoever has it, so it is
+// shown to those alone who may change the host.
+func linkOf(ctx context.Context, st *order.NameState) string {
+	if st.Failure == nil || authorize(principalOf(ctx), Settings, st.Policy.Team) != nil {
+		return ""
+	}
+	return st.Failure.URL
+}
+
 // waiting shows a name that has no certificate yet.
-func (c *Certificates) waiting(name string, st *order.NameState) CertificateResource {
+func (c *Certificates) waiting(ctx context.Context, name string, st *order.NameState) CertificateResource {
 	r := CertificateResource{Name: name, Type: fingerpost.ACME, Team: st.Policy.Team, Profile: st.Policy.Profile, Reason: st.Sentence, NextStep: st.NextStep, NextTry: st.Next}
-	n := NameResource{Name: name, Record: c.record(name), Method: methodOf(st)}
+	n := NameResource{Name: name, Record: c.record(name), Method: methodOf(st), Link: linkOf(ctx, st)}
 	r.Status, n.Validation = validationOf(st)
 	n.Status = r.Status
 	r.Names = []NameResource{n}
@@ -260,13 +277,13 @@ func (s *Server) listCertificates(ctx context.Context, in *listCertificatesInput
 	sections := []func(after string, limit int) (entries []listed, looked int, last string, err error){
 		func(after string, limit int) ([]listed, int, string, error) {
 			if in.Name != "" {
-				return s.certificatesFor(ctx, c, in.Name)
+				return s.certificatesFor(ctx, c, in.Name, after)
 			}
 			return s.storedCertificates(ctx, c, store.Query{After: after, Team: in.Team, Limit: limit})
 		},
 		func(after string, limit int) ([]listed, int, string, error) {
 			if in.Name != "" {
-				return s.waitingName(ctx, c, in.Name)
+				return s.waitingName(ctx, c, in.Name, after)
 			}
 			return s.waitingNames(ctx, c, after, limit)
 		},
@@ -335,14 +352,18 @@ func (s *Server) storedCertificates(ctx context.Context, c *Certificates, q stor
 	return entries, len(items), last, nil
 }
 
-// certificatesFor gives the few that are for one name.
-func (s *Server) certificatesFor(ctx context.Context, c *Certificates, name string) (entries []listed, looked int, last string, err error) {
+// certificatesFor gives the few that are for one name, each once.
+func (s *Server) certificatesFor(ctx context.Context, c *Certificates, name, after string) (entries []listed, looked int, last string, err error) {
 	l := s.newLookups(c)
 	found, err := l.covering(ctx, name)
 	if err != nil {
 		return nil, 0, "", err
 	}
-	for _, n := range found {
+	found = slices.SortedFunc(slices.Values(found), func(a, b servedName) int { return strings.Compare(a.certificate, b.certificate) })
+	for i, n := range found {
+		if n.certificate <= after || i > 0 && n.certificate == found[i-1].certificate { // by the name and by its wildcard
+			continue
+		}
 		it, err := s.get(ctx, store.KindCertificate, n.certificate)
 		if err != nil {
 			return nil, 0, "", err
@@ -375,18 +396,21 @@ func (s *Server) waitingNames(ctx context.Context, c *Certificates, after string
 			return nil, 0, "", err
 		}
 		if st.Certificate == "" {
-			entries = append(entries, listed{r.Key, c.waiting(r.Key, &st)})
+			entries = append(entries, listed{r.Key, c.waiting(ctx, r.Key, &st)})
 		}
 	}
 	return entries, len(records), last, nil
 }
 
-func (s *Server) waitingName(ctx context.Context, c *Certificates, name string) (entries []listed, looked int, last string, err error) {
+func (s *Server) waitingName(ctx context.Context, c *Certificates, name, after string) (entries []listed, looked int, last string, err error) {
+	if name <= after {
+		return nil, 0, "", nil
+	}
 	st, err := order.State(ctx, c.Storage, name)
 	if errors.Is(err, order.ErrNoRecord) || err == nil && st.Certificate != "" {
 		return nil, 0, "", nil
 	}
-	return []listed{{name, c.waiting(name, &st)}}, 0, "", err
+	return []listed{{name, c.waiting(ctx, name, &st)}}, 0, "", err
 }
 
 // CertificateInput names one certificate.
@@ -475,7 +499,7 @@ func (s *Server) notIssued(ctx context.Context, c *Certificates, name string) (*
 	if missing {
 		return nil, problem(http.StatusNotFound, "not_found", "certificate "+name+": not found", "GET /api/v1/certificates lists them; of a host, see GET hosts/{host}/certificate")
 	}
-	r := c.waiting(name, &st)
+	r := c.waiting(ctx, name, &st)
 	return &r, nil
 }
 
@@ -516,7 +540,7 @@ func (s *Server) showRenewal(ctx context.Context, c *Certificates, r *Certificat
 			return err
 		}
 		_, n.Validation = validationOf(&st)
-		n.Status, n.Method, n.Reason, n.NextStep, n.NextTry = r.Status, methodOf(&st), st.Sentence, st.NextStep, st.Next
+		n.Status, n.Method, n.Reason, n.NextStep, n.NextTry, n.Link = r.Status, methodOf(&st), st.Sentence, st.NextStep, st.Next, linkOf(ctx, &st)
 		if st.State == planner.Ordered && st.Certificate == r.Name {
 			n.Validation = "pending"
 		}

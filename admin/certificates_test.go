@@ -60,8 +60,12 @@ func newTestCertificates(t testing.TB) *testCertificates {
 			return nil
 		},
 		Cost: func(_ context.Context, certificate, name string) (planner.Cost, error) {
+			if strings.HasPrefix(name, "elsewhere.") {
+				return planner.Cost{}, ErrElsewhere
+			}
 			return planner.Cost{Certificate: certificate, Name: name, Orders: 1, OrdersLeft: 299, Domains: []planner.DomainCount{{Domain: "a.example", Used: 3, Limit: 50}}, Reason: "one order"}, nil
 		},
+		Probe: func(host string) (path, answer string) { return "/check", "ours:" + host },
 	}
 	return c
 }
@@ -749,6 +753,72 @@ func TestRenewalIsTold(t *testing.T) {
 	}
 }
 
+// TestCertificatesOfANameArePaged: each of them stands on one page, and there is a last.
+func TestCertificatesOfANameArePaged(t *testing.T) {
+	a := newTestAPI(t)
+	for _, name := range []string{"c3", "c1", "c2"} {
+		a.store(fingerpost.Imported, name, "a", "a.example")
+	}
+	a.store(fingerpost.Imported, "c4", "a", "*.a.example", "www.a.example") // for www twice
+	a.store(fingerpost.Imported, "c0", "a", "*.a.example")
+	a.nameState(order.NameState{Name: planner.Name{Name: "a.example", State: planner.Checking}})
+	a.nameState(order.NameState{Name: planner.Name{Name: "www.a.example", State: planner.Checking}})
+	for _, tt := range []struct{ query, want string }{
+		{"name=a.example", "c1 c2 c3 a.example"},
+		{"name=www.a.example", "c0 c4 www.a.example"},
+		{"name=a.example&status=issued", "c1 c2 c3"},
+		{"name=a.example&status=pending_validation", "a.example"},
+		{"name=b.example", ""},
+	} {
+		for limit := 1; limit <= 5; limit++ {
+			var names []string
+			cursor := ""
+			for range 6 {
+				var page Page[CertificateResource]
+				a.must(&page, "GET", fmt.Sprintf("certificates?%s&limit=%d&cursor=%s", tt.query, limit, cursor), "")
+				for i := range page.Items {
+					names = append(names, page.Items[i].Name)
+				}
+				if cursor = page.Next; cursor == "" {
+					break
+				}
+			}
+			if got := strings.Join(names, " "); got != tt.want || cursor != "" {
+				t.Errorf("%s, %d at once: %q, want %q; next %q", tt.query, limit, got, tt.want, cursor)
+			}
+		}
+	}
+}
+
+// TestTheLinkOfAPauseIsForWhoeverMayChangeTheHost: it works for all who have it.
+func TestTheLinkOfAPauseIsForWhoeverMayChangeTheHost(t *testing.T) {
+	const link = "https://ca.example/unpause?jwt=secret"
+	a := newTestAPI(t)
+	a.put("hosts/new.a.example", `{"team": "a"}`)
+	a.put("hosts/old.a.example", `{"team": "a"}`)
+	a.store(fingerpost.ACME, "ordered", "a", "old.a.example")
+	for _, name := range []string{"new.a.example", "old.a.example"} {
+		st := order.NameState{Name: planner.Name{Name: name, State: planner.Blocked, Policy: planner.Policy{Team: "a"}}, Failure: &order.Failure{Code: "rateLimited", Paused: true, URL: link}, Sentence: "paused"}
+		if name == "old.a.example" {
+			st.Certificate = "ordered"
+		}
+		a.nameState(st)
+	}
+	for who, shown := range map[string]bool{"root": true, "publisher": true, "publisher-a": true, "admin-a": true, "editor-a": false, "viewer": false, "viewer-a": false, "admin-b": false, "reader": false} {
+		for _, path := range []string{"certificates", "certificates?name=new.a.example", "certificates/new.a.example", "certificates/ordered", "hosts/new.a.example/certificate", "hosts/old.a.example/certificate"} {
+			r := a.do(who, "GET", path, "")
+			if got := strings.Contains(r.body, link); r.StatusCode != 200 || got != shown {
+				t.Errorf("GET %s by %s: %d, the link is shown: %v, want %v", path, who, r.StatusCode, got, shown)
+			}
+		}
+	}
+	for _, path := range []string{"hosts", "hosts/new.a.example", "certificates/events"} {
+		if r := a.do("viewer", "GET", path, ""); r.StatusCode != 200 || strings.Contains(r.body, "secret") {
+			t.Errorf("GET %s: %d %s", path, r.StatusCode, r.body)
+		}
+	}
+}
+
 func TestWhatIsAskedOfTheIssuer(t *testing.T) {
 	a := newTestAPI(t)
 	a.store(fingerpost.ACME, "ordered", "a", "a.example")
@@ -768,6 +838,8 @@ func TestWhatIsAskedOfTheIssuer(t *testing.T) {
 		{"root", "POST", "certificates/none/renew", "", 404, nil, "not_found"},
 		{"publisher-a", "POST", "certificates/ordered/names?dryRun=true", `{"name": "new.a.example"}`, 200, nil, ""},
 		{"publisher-a", "POST", "certificates/ordered/names", `{"name": "new.a.example"}`, 202, []Ask{{Do: AskAddName, Certificate: "ordered", Name: "new.a.example"}}, ""},
+		{"publisher-a", "POST", "certificates/ordered/names?dryRun=true", `{"name": "elsewhere.a.example"}`, 200, nil, ""}, // another node orders
+		{"publisher-a", "POST", "certificates/ordered/names", `{"name": "elsewhere.a.example"}`, 202, []Ask{{Do: AskAddName, Certificate: "ordered", Name: "elsewhere.a.example"}}, ""},
 		{"root", "POST", "certificates/ordered/names", `{"name": "a.example"}`, 409, nil, "has_name"},
 		{"root", "POST", "certificates/ordered/names", `{"name": "nobody.example"}`, 422, nil, "invalid"},
 		{"root", "POST", "certificates/ordered/names", `{"name": "*"}`, 422, nil, "invalid"},

@@ -214,7 +214,7 @@ func (l *lookups) name(ctx context.Context, name, policy string) (NameResource, 
 	if st != nil {
 		var status string
 		status, n.Validation = validationOf(st)
-		n.Method, n.Reason, n.NextStep, n.NextTry = methodOf(st), st.Sentence, st.NextStep, st.Next
+		n.Method, n.Reason, n.NextStep, n.NextTry, n.Link = methodOf(st), st.Sentence, st.NextStep, st.Next, linkOf(ctx, st)
 		if best == nil {
 			n.Status = status
 		}
@@ -352,6 +352,31 @@ func (s *Server) getHostCertificate(ctx context.Context, in *HostInput) (*hostCe
 	}
 	r, err := s.newLookups(c).host(ctx, h)
 	return &hostCertificateOutput{http.StatusOK, r}, err
+}
+
+// ProbeResource lets somebody find out whether one of our nodes answers for a host.
+type ProbeResource struct {
+	Path   string `json:"path" doc:"to ask for over http, with the host's name"`
+	Answer string `json:"answer" doc:"the body of the answer, with status 200, of every node of this cluster and no other server"`
+}
+
+type probeOutput struct{ Body ProbeResource }
+
+// probeHost gives what anybody may ask a node for, so it tells nothing that is secret.
+func (s *Server) probeHost(_ context.Context, in *HostInput) (*probeOutput, error) {
+	c, err := s.certificates()
+	if err != nil {
+		return nil, err
+	}
+	name, err := in.pattern()
+	if err != nil {
+		return nil, err
+	}
+	if name.IsWildcard() || name == "*" {
+		return nil, invalidParameter("host", string(name)+" cannot be asked for by itself", "a name below it")
+	}
+	path, answer := c.Probe(string(name))
+	return &probeOutput{ProbeResource{path, answer}}, nil
 }
 
 // requestHostCertificate has all names of a host checked and ordered now, whatever

@@ -89,6 +89,7 @@ type CostResource struct {
 	Certificate string        `json:"certificate"`
 	Name        string        `json:"name"`
 	Asked       bool          `json:"asked" doc:"it was asked for; false for a dry run"`
+	Unknown     bool          `json:"unknown,omitempty" doc:"another node orders certificates, and it alone knows: what follows is not known"`
 	Free        bool          `json:"free" doc:"the certificate is due for renewal anyway, and the CA counts nothing"`
 	Orders      int           `json:"orders" doc:"new orders that it uses"`
 	OrdersLeft  int           `json:"ordersLeft" doc:"new orders that the account could open now; -1 without a limit"`
@@ -136,10 +137,14 @@ func (s *Server) addCertificateName(ctx context.Context, in *addNameInput) (*cos
 		return nil, err
 	}
 	cost, err := c.Cost(ctx, in.Name, name)
-	if err != nil {
+	out := &costOutput{http.StatusOK, costResource(&cost)}
+	switch {
+	case errors.Is(err, ErrElsewhere):
+		out.Body = CostResource{Certificate: in.Name, Name: name, Unknown: true,
+			Reason: "another node orders certificates, and it alone knows what this costs now: at most one order, and one certificate for each registered domain in it"}
+	case err != nil:
 		return nil, err
 	}
-	out := &costOutput{http.StatusOK, costResource(&cost)}
 	if in.DryRun {
 		return out, nil
 	}

@@ -68,6 +68,7 @@ func (s *Server) api(mux *http.ServeMux) huma.API {
 	add(s, api, del, "/hosts/{host}", Settings, "hosts", "Delete a host's settings", s.deleteHost)
 
 	add(s, api, get, "/hosts/{host}/certificate", Read, "certificates", "Show how the names of a host stand with their certificates", s.getHostCertificate)
+	add(s, api, get, "/hosts/{host}/probe", Read, "hosts", "Get what only our nodes answer for a host over http", s.probeHost)
 	add(s, api, post, "/hosts/{host}/certificate", Write, "certificates", "Have the names of a host checked and ordered now", s.requestHostCertificate)
 
 	add(s, api, get, "/certificates", Read, "certificates", "List certificates, and names that wait for one", s.listCertificates)

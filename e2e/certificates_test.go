@@ -383,10 +383,14 @@ func TestTheNextCATakesOver(t *testing.T) {
 			a.dns.Set("two.example", "A", "127.0.0.1")
 			begin := time.Now()
 			n.run("hosts", "set", "two.example", "--to", "https://www.example.com/two")
+			parked := 0.0
+			if !eventually(issueLimit, func() bool { parked = n.metric(`fingerpost_acme_parked_seconds{ca="first"}`); return parked > 0 }) || parked > 10*60 {
+				t.Errorf("the first CA is parked for %v s, want some minutes", parked)
+			}
 			n.until(`fingerpost_acme_orders_total{ca="second",result="issued"}`, 1)
 			a.leads(t, httpsAddr, "two.example", "https://www.example.com/two")
-			if got := n.metric(`fingerpost_acme_parked_seconds{ca="first"}`); got < 0 {
-				t.Errorf("the first CA is parked for %v s", got)
+			if got := n.metric(`fingerpost_acme_orders_total{ca="first",result="issued"}`); got > 0 {
+				t.Errorf("the first CA has issued %v", got)
 			}
 			t.Logf("%.0f s until the second CA had issued", time.Since(begin).Seconds())
 		})
@@ -401,12 +405,13 @@ func TestAFailingCATakesNoHostDown(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		fault testacme.Fault
-		log   string // what is said of it
+		log   string        // what is said of it
+		lasts time.Duration // from the first to the last request that meets it: 80 s are the end of the second wave, a minute after the first
 	}{
-		{"a web page", testacme.Fault{HTML: true}, "answered with a web page (HTTP 503), not with ACME"},
-		{"an error", testacme.Fault{Refuse: &testacme.Problem{Type: "serverInternal", Status: 500, Detail: "out of order"}}, "HTTP 500"},
-		{"a limit", testacme.Fault{Refuse: &testacme.Problem{Type: "rateLimited", Status: 429, Detail: "too many new orders", RetryAfter: "5"}}, "result=limited"},
-		{"nothing", testacme.Fault{LoseRequest: true}, "an order does not go on"},
+		{"a web page", testacme.Fault{HTML: true}, "answered with a web page (HTTP 503), not with ACME", 0},
+		{"an error", testacme.Fault{Refuse: &testacme.Problem{Type: "serverInternal", Status: 500, Detail: "out of order"}}, "HTTP 500", 80 * time.Second},
+		{"a limit", testacme.Fault{Refuse: &testacme.Problem{Type: "rateLimited", Status: 429, Detail: "too many new orders", RetryAfter: "5"}}, "result=limited", 20 * time.Second},
+		{"nothing", testacme.Fault{LoseRequest: true}, "an order does not go on", 80 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -414,11 +419,15 @@ func TestAFailingCATakesNoHostDown(t *testing.T) {
 			a := newAuthorityWith(t, testacme.PebbleOptions{}, httpAddr, httpsAddr, "")
 			proxy := testacme.NewProxy(t, a.Directory, a.Roots)
 			var failing atomic.Bool
+			var met, lasted atomic.Int64 // the first fault, in nanoseconds of Unix, and for how long there were others
 			proxy.Fault = func(r *http.Request) testacme.Fault {
 				// What says that it is time for the renewal is not at fault.
 				if !failing.Load() || r.URL.Path == "/dir" || strings.HasPrefix(r.URL.Path, "/draft-ietf-acme-ari") {
 					return testacme.Fault{}
 				}
+				now := time.Now().UnixNano()
+				met.CompareAndSwap(0, now)
+				lasted.Store(now - met.Load())
 				return tt.fault
 			}
 			config := a.configure(t, proxy.Directory, proxy.RootsPEM, "")
@@ -444,10 +453,15 @@ func TestAFailingCATakesNoHostDown(t *testing.T) {
 				t.Fatalf("the log does not say %q", tt.log)
 			}
 			works()
+			if !eventually(issueLimit, func() bool { return lasted.Load() >= int64(tt.lasts) }) {
+				t.Fatalf("the CA is not asked again: the last time after %v", time.Duration(lasted.Load()))
+			}
+			works()
 			if status, to := n.visit("new.example/"); status != 301 || to != "https://www.example.com/new" {
 				t.Errorf("http of a host without a certificate: %d %q", status, to)
 			}
 			failing.Store(false)
+			back := time.Now()
 			for _, host := range []string{"old.example", "new.example"} {
 				if !eventually(issueLimit, func() bool {
 					c := a.chain(httpsAddr, host)
@@ -456,6 +470,7 @@ func TestAFailingCATakesNoHostDown(t *testing.T) {
 					t.Errorf("%s has no new certificate when the CA is back", host)
 				}
 			}
+			t.Logf("the CA failed for %.0f s; both have new certificates %.0f s after it is back", time.Duration(lasted.Load()).Seconds(), time.Since(back).Seconds())
 			if !eventually(startLimit, func() bool { _, to := n.visit("new.example/"); return strings.HasPrefix(to, "https://new.example") }) {
 				t.Error("visitors of new.example are not sent to https")
 			}

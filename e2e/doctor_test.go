@@ -51,6 +51,12 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 			http, httpsAddr, directory, more, resolver))
 	}
 	good := config("good.yaml", httpAddr, acme.URL+"/dir", dns.Addr(), ", preflight: off")
+	foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://parked.example/", http.StatusFound)
+	}))
+	defer foreign.Close()
+	_, foreignPort, _ := strings.Cut(foreign.Listener.Addr().String(), ":")
+	foreignConfig := config("foreign.yaml", foreign.Listener.Addr().String(), acme.URL+"/dir", dns.Addr(), "")
 	n := newNode(t, t.TempDir(), "--config", good, "--http", httpAddr, "--https", httpsAddr)
 	for _, host := range []string{"good.example", "new.example", "caa.example", "away.example"} {
 		dns.Set(host, "A", "127.0.0.1")
@@ -75,7 +81,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		lines              []string // as they begin, PORT80 and PORT443 replaced
 	}{
 		{name: "all is well", config: good, host: "good.example", lines: []string{"ok config: ", "ok clock: the same as that of the server", "ok server: ", "ok resolvers: ", "ok clock: the same as that of 127.0.0.1",
-			"ok ca: 127.0.0.1 can be reached", "ok caa: good.example may have a certificate of ca.test", "ok dns: good.example points to 127.0.0.1", "ok port PORT80: good.example answers", "ok port PORT443: good.example answers at 127.0.0.1:PORT443, with a certificate until "}},
+			"ok ca: 127.0.0.1 can be reached", "ok caa: good.example may have a certificate of ca.test", "ok dns: good.example points to 127.0.0.1", "ok port PORT80: good.example answers at 127.0.0.1:PORT80: a node of ours", "ok port PORT443: good.example answers at 127.0.0.1:PORT443, with a certificate until "}},
 		{name: "no server", config: good, host: "good.example", server: "http://" + freeAddr(t), status: 1, lines: []string{"fail server: no answer from "}},
 		{name: "another clock", config: good, host: "good.example", ahead: time.Hour, status: 1, lines: []string{"fail clock: this machine's clock and that of 127.0.0.1 differ by 1h0m"}},
 		{name: "nearly another clock", config: good, host: "good.example", ahead: time.Minute, lines: []string{"warn clock: "}},
@@ -85,6 +91,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		{name: "CAA", config: good, host: "caa.example", status: 1, lines: []string{"fail caa: the CAA records of caa.example allow other.net to issue for caa.example, not ca.test"}},
 		{name: "no address", config: good, host: "none.example", status: 1, lines: []string{"fail dns: none.example has no address in DNS"}},
 		{name: "an address elsewhere", config: good, host: "away.example", status: 1, lines: []string{"warn dns: away.example points to 127.0.0.9, which is not among addresses", "fail port PORT80: away.example does not answer at 127.0.0.9:PORT80"}},
+		{name: "somebody else's server at our address", config: foreignConfig, host: "good.example", status: 1, lines: []string{"ok dns: ", "fail port " + foreignPort + ": another server answers for good.example at 127.0.0.1:" + foreignPort + " (HTTP 302, to https://parked.example/)"}},
 		{name: "no certificate", config: good, host: "new.example", lines: []string{"ok port PORT80: ", "warn port PORT443: new.example is reached at 127.0.0.1:PORT443, and has no certificate yet"}},
 		{name: "a wildcard", config: good, host: "*.good.example", status: 1, lines: []string{"fail host: *.good.example cannot be looked at by itself"}},
 	} {

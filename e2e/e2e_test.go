@@ -13,8 +13,8 @@
 // visit_test.go and raw_test.go, the server is in serve_test.go, what changes
 // files in files_test.go, and what asks all the time in load_test.go. What a
 // script has no words for, several nodes and how they die, is in faults_test.go;
-// orders of certificates are in acme_test.go, certificates_test.go and killed_test.go,
-// what people do with certificates in certs_test.go and doctor_test.go.
+// orders of certificates are in acme_test.go, certificates_test.go, killed_test.go and
+// takeover_test.go, what people do with certificates in certs_test.go and doctor_test.go.
 package e2e
 
 import (

@@ -108,6 +108,11 @@ func (c *Client) HostCertificate(ctx context.Context, host string) (v admin.Host
 	return v, c.get(ctx, path("hosts", host, "certificate"), nil, &v)
 }
 
+// Probe gives what only nodes of ours answer for a host over http.
+func (c *Client) Probe(ctx context.Context, host string) (v admin.ProbeResource, err error) {
+	return v, c.get(ctx, path("hosts", host, "probe"), nil, &v)
+}
+
 // RequestHostCertificate has the names of a host checked and ordered now.
 func (c *Client) RequestHostCertificate(ctx context.Context, host string) (v admin.HostCertificateResource, err error) {
 	return v, c.do(ctx, http.MethodPost, path("hosts", host, "certificate"), nil, nil, nil, &v)

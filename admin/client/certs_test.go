@@ -61,6 +61,9 @@ func useCertificates(t *testing.T, c *Client) {
 	if h, err := c.HostCertificate(ctx, "a.example"); err != nil || !h.Live {
 		t.Errorf("the host is %+v: %v", h, err)
 	}
+	if p, err := c.Probe(ctx, "a.example"); err != nil || p.Path == "" || p.Answer == "" {
+		t.Errorf("the probe: %+v %v", p, err)
+	}
 	if h, err := c.RequestHostCertificate(ctx, "a.example"); err != nil || h.Host != "a.example" {
 		t.Errorf("asked for %+v: %v", h, err)
 	}

@@ -84,7 +84,7 @@ func newTestClient(t *testing.T) (*Client, *watched) {
 		t.Fatal(err)
 	}
 	s := &admin.Server{Store: db, Dir: dir,
-		Certificates: &admin.Certificates{Storage: new(order.Memory), Sealer: sealer, Ask: func(context.Context, admin.Ask) error { return nil },
+		Certificates: &admin.Certificates{Storage: new(order.Memory), Sealer: sealer, Probe: func(string) (string, string) { return "/check", "ours" }, Ask: func(context.Context, admin.Ask) error { return nil },
 			CNAME: func(name string) (string, string, error) {
 				return "_acme-challenge." + name + ".", "x.acme.example.net.", nil
 			}},

@@ -237,7 +237,7 @@ func explain(name, method string, p *Problem, retry time.Time) Failure {
 			f.Hint = "fix the name's DNS, then lift the pause at the CA"
 			f.Paused, f.Retry, f.URL = true, time.Time{}, firstURL(p.Detail)
 			if f.URL != "" {
-				f.Hint += " with the link shown"
+				f.Hint += ": `fingerpost certs get " + name + "` shows the link to whoever may change the host"
 			}
 		}
 	case "malformed":

@@ -536,7 +536,7 @@ func (n *node) ask(ctx context.Context, a order.Ask) error {
 	return nil
 }
 
-// cost tells what adding a name to a certificate takes.
+// cost tells what adding a name to a certificate takes, in the node that orders.
 func (n *node) cost(ctx context.Context, certificate, name string) (cost planner.Cost, err error) {
 	ask := func() bool {
 		return n.certificates.issuer.Ask(func(p *planner.Planner, now time.Time) { cost, err = p.AddCost(now, certificate, name) })
@@ -547,7 +547,7 @@ func (n *node) cost(ctx context.Context, certificate, name string) (cost planner
 		leads = ask()
 	}
 	if !leads {
-		return cost, &fingerpost.Error{Code: "other_node", Message: "another node orders certificates, and knows what it costs", Hint: "ask again there, or in a moment"}
+		return cost, admin.ErrElsewhere
 	}
 	return cost, err
 }
@@ -578,7 +578,7 @@ func (n *node) adminCertificates() *admin.Certificates {
 	if c.issuer != nil {
 		storage = order.Reading{Storage: storage, Issuer: c.issuer}
 	}
-	a := &admin.Certificates{Storage: storage, Sealer: c.sealer, Roots: n.knownRoots(), Covers: c.served.Covers, Naming: n.naming}
+	a := &admin.Certificates{Storage: storage, Sealer: c.sealer, Roots: n.knownRoots(), Covers: c.served.Covers, Naming: n.naming, Probe: n.probe}
 	if zoneName := n.settings.ACME.ValidationZone; zoneName != "" {
 		a.CNAME = func(name string) (owner, target string, err error) {
 			secret := c.sealer.Labels()

@@ -107,6 +107,7 @@ var nameColumns = []column[admin.NameResource]{
 	}},
 	{"next", func(n *admin.NameResource) string { return moment(n.NextTry) }},
 	{"reason", func(n *admin.NameResource) string { return n.Reason }},
+	{"link", func(n *admin.NameResource) string { return n.Link }},
 }
 
 func certsList() *cobra.Command {
@@ -303,9 +304,23 @@ hosts are ordered by themselves: this is for when you have just set their DNS ri
 	})
 }
 
+// clocksApart is how far the server's clock may be behind ours.
+const clocksApart = 10 * time.Minute
+
+// refused gives the newest of what was asked of a certificate and not done.
+func refused(s *session, certificate string) (last admin.CertificateEvent, err error) {
+	for e, err := range s.CertificateEvents(s.ctx, client.EventFilter{What: "refused", Certificate: certificate, Since: time.Now().Add(-clocksApart)}) {
+		if err != nil {
+			return last, err
+		}
+		last = e
+	}
+	return last, nil
+}
+
 // replaced waits until another certificate has taken the place of one; with another
-// name, where there is one.
-func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with string) error {
+// name, where there is one. refusedBefore is what refused gave before it was asked for.
+func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with string, refusedBefore admin.CertificateEvent) error {
 	var of asked
 	if with != "" {
 		h, err := s.HostCertificate(s.ctx, with)
@@ -319,6 +334,13 @@ func (w *waitFlags) replaced(s *session, before admin.CertificateResource, with 
 		c, err := s.Certificate(s.ctx, before.Name)
 		if isMissing(err) || err == nil && (c.Serial != before.Serial || c.Status == admin.StatusInactive) {
 			return stage{done: true, line: before.Name + " is replaced"}, nil
+		}
+		if err != nil {
+			return now, err
+		}
+		last, err := refused(s, before.Name)
+		if err == nil && last.At.After(refusedBefore.At) {
+			err = &fingerpost.Error{Code: "refused", Message: "it was not done: " + last.Reason, Hint: cmp.Or(last.Hint, "what is served stays; see fingerpost certs get "+before.Name)}
 		}
 		if err != nil {
 			return now, err
@@ -348,8 +370,9 @@ func certsAddName() *cobra.Command {
 	var yes, dryRun bool
 	cmd := &cobra.Command{Use: "add-name NAME|HOST HOST", Short: "Order a certificate again with one name more; it tells what that costs, and asks", Args: exactArgs(2),
 		Long: `Order a certificate again with one name more. It tells what that costs of the CA's
-limits, and asks. New hosts need nothing of this: they get certificates by themselves,
-and move together when these are renewed, which costs nothing.`}
+limits, and asks; where another node than the server orders, only that one knows the
+cost. New hosts need nothing of this: they get certificates by themselves, and move
+together when these are renewed, which costs nothing.`}
 	w.register(cmd)
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it costs")
@@ -372,11 +395,15 @@ and move together when these are renewed, which costs nothing.`}
 		if err := s.confirm(yes, "Order it?"); err != nil {
 			return err
 		}
+		refusals, err := refused(s, before.Name)
+		if err != nil {
+			return err
+		}
 		if cost, err = s.AddCertificateName(s.ctx, before.Name, args[1], false); err != nil {
 			return err
 		}
 		if w.wait {
-			if err := w.replaced(s, before, args[1]); err != nil {
+			if err := w.replaced(s, before, args[1], refusals); err != nil {
 				return err
 			}
 		}
@@ -388,10 +415,17 @@ var costColumns = []column[admin.CostResource]{
 	{"certificate", func(c *admin.CostResource) string { return c.Certificate }},
 	{"name", func(c *admin.CostResource) string { return c.Name }},
 	{"free", func(c *admin.CostResource) string { return yesOrNothing(c.Free) }},
-	{"orders", func(c *admin.CostResource) string { return fmt.Sprint(c.Orders) }},
-	{"left", func(c *admin.CostResource) string { return fmt.Sprint(c.OrdersLeft) }},
+	{"orders", func(c *admin.CostResource) string { return knownCost(c, c.Orders) }},
+	{"left", func(c *admin.CostResource) string { return knownCost(c, c.OrdersLeft) }},
 	{"at", func(c *admin.CostResource) string { return moment(c.At) }},
 	{"reason", func(c *admin.CostResource) string { return c.Reason }},
+}
+
+func knownCost(c *admin.CostResource, n int) string {
+	if c.Unknown {
+		return ""
+	}
+	return fmt.Sprint(n)
 }
 
 func certsCSR() *cobra.Command {
@@ -521,6 +555,10 @@ the new one is there. It counts against the CA's limits, unless it is due.`}
 			return err
 		}
 		c, err := s.Certificate(s.ctx, args[0])
+		if err != nil {
+			return err
+		}
+		refusals, err := refused(s, c.Name)
 		if err == nil {
 			c, err = s.RenewCertificate(s.ctx, c.Name)
 		}
@@ -528,7 +566,7 @@ the new one is there. It counts against the CA's limits, unless it is due.`}
 			return err
 		}
 		if w.wait {
-			return w.replaced(s, c, "")
+			return w.replaced(s, c, "", refusals)
 		}
 		s.note("its renewal is asked for; fingerpost certs get %s shows what comes of it", c.Name)
 		return nil

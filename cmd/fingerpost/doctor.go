@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"fingerpost"
+	"fingerpost/admin"
 	"fingerpost/admin/client"
 	"fingerpost/cert/order"
 	"fingerpost/source"
@@ -54,6 +55,8 @@ type doctor struct {
 	http      *http.Client // for the server
 	httpPort  int
 	httpsPort int
+	// probe gives what our nodes alone answer for a name over http. Nil without a server.
+	probe func(name string) (admin.ProbeResource, error)
 }
 
 func (d *doctor) ok(check, format string, args ...any) {
@@ -81,7 +84,8 @@ func doctorCommand() *cobra.Command {
 		Long: `Check what certificates depend on: the clock, name servers, CAs, and of some hosts
 their addresses, ports 80 and 443, and CAA records. Each line is ok, warn or fail, with
 what to do. It changes nothing. Run it on a node, with its --config; with --server it
-also looks at that server and its hosts.`,
+also looks at that server and its hosts, and whether it is nodes of ours that answer on
+port 80, be they at addresses that it knows or not.`,
 		Example: `  fingerpost doctor --config /etc/fingerpost/fingerpost.yaml
   fingerpost doctor --server https://admin.example.net:9090 --host shop.example`,
 		Args: exactArgs(0),
@@ -163,8 +167,11 @@ func (d *doctor) run(f *remoteFlags, config string, hosts, resolvers []string, s
 		if d.http, err = trusting(f.ca); err != nil {
 			return err
 		}
-		if d.server(f.address()) && len(hosts) == 0 {
-			hosts = d.hostsOf(c)
+		if d.server(f.address()) {
+			d.probe = func(name string) (admin.ProbeResource, error) { return c.Probe(d.ctx, name) }
+			if len(hosts) == 0 {
+				hosts = d.hostsOf(c)
+			}
 		}
 	}
 	d.resolvers(resolvers)
@@ -411,8 +418,9 @@ func (d *doctor) host(name string) {
 	} else {
 		d.ok("dns", "%s points to %s", name, addrText(addrs))
 	}
+	probe := d.probeOf(name)
 	for _, a := range addrs {
-		d.port80(name, a)
+		d.port80(name, a, probe)
 		d.port443(name, a)
 	}
 }
@@ -425,18 +433,54 @@ func addrText(addrs []netip.Addr) string {
 	return strings.Join(texts, ", ")
 }
 
-func (d *doctor) port80(name string, a netip.Addr) {
+// probeOf gives what tells our nodes from other servers; nil if that is not known.
+func (d *doctor) probeOf(name string) *admin.ProbeResource {
+	if d.probe == nil {
+		return nil
+	}
+	probe, err := d.probe(name)
+	if err != nil {
+		e := new(fingerpost.Error)
+		errors.As(remoteError(err), &e)
+		d.warn("probe", cmp.Or(e.Hint, "give a token with --token or --data"), "the server does not say what only nodes of ours answer: %s", cmp.Or(e.Message, err.Error()))
+		return nil
+	}
+	return &probe
+}
+
+// port80 asks for what our nodes alone answer, as a CA asks for its challenges. Where that
+// is not known, an answer proves nothing but at addresses that are said to be ours.
+func (d *doctor) port80(name string, a netip.Addr, probe *admin.ProbeResource) {
 	check := "port " + strconv.Itoa(d.httpPort)
 	at := net.JoinHostPort(a.String(), strconv.Itoa(d.httpPort))
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, at)
 	}}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := d.get(c, "http://"+name+"/")
+	path := "/"
+	if probe != nil {
+		path = probe.Path
+	}
+	resp, err := d.get(c, "http://"+name+path)
 	if err != nil {
 		d.fail(check, "let visitors and CAs reach it from everywhere: firewall, security group, load balancer, listen.http", "%s does not answer at %s: %v", name, at, plainNetError(err))
 		return
 	}
-	d.ok(check, "%s answers at %s (HTTP %d)", name, at, resp.StatusCode)
+	switch body, _ := io.ReadAll(resp.Body); {
+	case probe != nil && resp.StatusCode == http.StatusOK && strings.TrimSpace(string(body)) == probe.Answer:
+		d.ok(check, "%s answers at %s: a node of ours", name, at)
+	case probe != nil:
+		how := fmt.Sprintf("HTTP %d", resp.StatusCode)
+		if to := resp.Header.Get("Location"); to != "" {
+			how += ", to " + cut(to, 200)
+		}
+		d.fail(check, "let its A and AAAA records, or its CNAME, point to the nodes, and what stands before them pass "+acmeChallenges+" on; all nodes have the same cluster.key",
+			"another server answers for %s at %s (%s), or a node of another cluster", name, at, how)
+	case slices.Contains(d.own, a.String()):
+		d.ok(check, "%s answers at %s (HTTP %d)", name, at, resp.StatusCode)
+	default:
+		d.warn(check, "say --server, and --token or --data, and the nodes are asked for what no other server knows; or set addresses in the configuration",
+			"%s answers at %s (HTTP %d), and whether it is a node of ours is not known", name, at, resp.StatusCode)
+	}
 }
 
 func (d *doctor) port443(name string, a netip.Addr) {

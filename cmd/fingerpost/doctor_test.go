@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"fingerpost/admin"
 	"fingerpost/cert/order"
 	"fingerpost/internal/testca"
 	"fingerpost/internal/testdns"
@@ -52,7 +53,13 @@ func portOf(t *testing.T, addr string) (n int) {
 func TestDoctorTellsHowAHostIsReached(t *testing.T) {
 	dns := testdns.New(t)
 	ca := testca.New()
-	web := httptest.NewServer(http.NotFoundHandler())
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/probe" || r.Host != "good.example" {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprintln(w, "ours")
+	}))
 	defer web.Close()
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
 	certificate, key := ca.Issue("good.example", "moved.example")
@@ -96,6 +103,27 @@ func TestDoctorTellsHowAHostIsReached(t *testing.T) {
 	d.own = []string{"192.0.2.1"}
 	d.host("moved.example")
 	c.has(t, "warn dns: moved.example points to 127.0.0.1, which is not among addresses")
+	c.has(t, fmt.Sprintf("warn port %d: moved.example answers at 127.0.0.1:%d (HTTP 404), and whether it is a node of ours is not known", d.httpPort, d.httpPort))
+	c.lines, d.own = nil, nil
+	d.host("good.example")
+	c.has(t, fmt.Sprintf("warn port %d: good.example answers at ", d.httpPort))
+	for _, tt := range []struct {
+		answer string
+		err    error
+		want   string
+	}{
+		{answer: "ours", want: fmt.Sprintf("ok port %d: good.example answers at 127.0.0.1:%d: a node of ours", d.httpPort, d.httpPort)},
+		{answer: "another", want: fmt.Sprintf("fail port %d: another server answers for good.example at 127.0.0.1:%d (HTTP 200)", d.httpPort, d.httpPort)},
+		{err: &admin.Problem{Code: "unauthorized", Detail: "nobody is logged in"}, want: "warn probe: the server does not say what only nodes of ours answer: nobody is logged in"},
+	} {
+		c.lines = nil
+		d.probe = func(string) (admin.ProbeResource, error) {
+			return admin.ProbeResource{Path: "/probe", Answer: tt.answer}, tt.err
+		}
+		d.host("good.example")
+		c.has(t, tt.want)
+	}
+	d.probe = nil
 	secure.Close()
 	web.Close()
 	d.host("good.example")

@@ -40,6 +40,10 @@ that issued it revoke it.`}
 		if err := s.confirm(yes, "Revoke it?"); err != nil {
 			return err
 		}
+		refusals, err := refused(s, c.Name)
+		if err != nil {
+			return err
+		}
 		if c, err = s.RevokeCertificate(s.ctx, c.Name, reason, why); err != nil {
 			return err
 		}
@@ -47,7 +51,7 @@ that issued it revoke it.`}
 		case c.Type != "acme":
 			s.note("%s: %s", c.Reason, c.NextStep)
 		case w.wait:
-			return w.replaced(s, c, "")
+			return w.replaced(s, c, "", refusals)
 		default:
 			s.note("its revocation is asked for; fingerpost certs events --certificate %s shows what comes of it", c.Name)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base32"
@@ -238,6 +239,9 @@ func (s *solver) behind(ctx context.Context, rev int64) (string, error) {
 // nodeVanished is how long a node may say nothing before nobody waits for it.
 const nodeVanished = 20 * time.Second
 
+// acmeChallenges is where CAs ask over http (RFC 8555 8.3).
+const acmeChallenges = "/.well-known/acme-challenge/"
+
 // answerHTTP is what a CA is answered at /.well-known/acme-challenge/.
 func (n *node) answerHTTP(host, token string) (string, bool) {
 	if len(token) > 200 {
@@ -255,6 +259,12 @@ func (n *node) answerHTTP(host, token string) (string, bool) {
 		return "", false
 	}
 	return c.KeyAuthorization, true
+}
+
+// probe is a check of how a host is reached, by somebody who asks for it himself.
+func (n *node) probe(host string) (path, answer string) {
+	token := order.CheckToken + rand.Text()
+	return acmeChallenges + token, n.checkAnswer(host, token)
 }
 
 // checkAnswer is what every node of the cluster, and no other server, says to the token of
