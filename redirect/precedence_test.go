@@ -9,28 +9,11 @@ import (
 	"fingerpost/internal/rulecases"
 )
 
-// to makes a rule that is named by where it leads.
-func to(name, from string, change ...func(*fingerpost.Redirect)) fingerpost.Redirect {
-	r := fingerpost.Redirect{From: from, To: "https://t.test/" + name, Query: "drop"}
-	for _, c := range change {
-		c(&r)
-	}
-	return r
-}
-
-func priority(n int) func(*fingerpost.Redirect) {
-	return func(r *fingerpost.Redirect) { r.Priority = n }
-}
-func id(s string) func(*fingerpost.Redirect) { return func(r *fingerpost.Redirect) { r.ID = s } }
-func regexOf(s string) func(*fingerpost.Redirect) {
-	return func(r *fingerpost.Redirect) { r.Regex = s }
-}
-func strictly(r *fingerpost.Redirect) { r.TrailingSlash = "strict" }
-func anyCase(r *fingerpost.Redirect)  { r.IgnoreCase = true }
-func off(r *fingerpost.Redirect)      { r.Enabled = new(bool) }
-func when(w fingerpost.When) func(*fingerpost.Redirect) {
-	return func(r *fingerpost.Redirect) { r.When = &w }
-}
+// to makes a rule that is named by where it leads, and the others change one.
+var (
+	to, priority, id, regexOf, when = rulecases.To, rulecases.Priority, rulecases.ID, rulecases.RegexOf, rulecases.When
+	strictly, anyCase, off          = rulecases.Strictly, rulecases.AnyCase, rulecases.Off
+)
 
 // TestWhichRuleWins has a case for each sentence of "Which one wins". The rules
 // are tried in the order given and in the opposite one: that of the file must
