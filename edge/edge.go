@@ -59,6 +59,7 @@ type Server struct {
 	// tls.Config.SetSessionTicketKeys takes them. Default: keys of this process.
 	TicketKeys func(time.Time) [][32]byte
 
+	Named   bool                    // answers have the field Server
 	Covered func(host string) bool  // whether a live certificate covers host; see redirect.Request
 	Country func(netip.Addr) string // ISO 3166-1 alpha-2, empty if unknown; asked only if the table uses it
 	Now     func() time.Time        // the clock; default time.Now

@@ -257,6 +257,27 @@ func TestHeadGivesTheHeadersOfGet(t *testing.T) {
 	}
 }
 
+// TestServerIsNamedWhereThatIsWanted by every door, for redirects and refusals.
+func TestServerIsNamedWhereThatIsWanted(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		s := start(t, compile(t, []fingerpost.Host{{Name: "a.example", To: "https://to.example/"}}, nil), func(s *Server) { s.Named = named }, []string{"a.example"})
+		var want []string
+		if named {
+			want = []string{"Fingerpost"}
+		}
+		for _, url := range []string{"http://a.example/", "https://a.example/", "http://unknown.example/"} {
+			for _, proto := range everyProto {
+				if got := s.ask(proto, "GET", url); !slices.Equal(got.Header["Server"], want) {
+					t.Errorf("HTTP/%s %s: Server %q, want %q", proto, url, got.Header["Server"], want)
+				}
+			}
+		}
+		if got := s.get3(t, s.http3(t), "https://a.example/"); !slices.Equal(got.Header["Server"], want) {
+			t.Errorf("HTTP/3: Server %q, want %q", got.Header["Server"], want)
+		}
+	}
+}
+
 func TestPageEscapesTheLink(t *testing.T) {
 	a := redirect.Answer{Status: 301, Location: []byte(`https://a.example/"><script>'&`)}
 	got := string(appendPage(nil, &a))

@@ -178,6 +178,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.ProtoMajor == 2 && refusal == 0 && r.ContentLength != 0:
 		f.readPast(w, r)
 	}
+	if f.s.Named {
+		w.Header()["Server"] = serverValue
+	}
 	sent := x.send(w, r)
 
 	took := f.now().Sub(start)

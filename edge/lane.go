@@ -98,15 +98,21 @@ func (c *client) begins() time.Time {
 	return since
 }
 
-// date is the Date field of responses at a time (RFC 9110 6.6.1), as a line.
+// date is the Date field of responses at a time (RFC 9110 6.6.1), as a line; with the
+// one of Server, where there is any.
 func (f *front) date(now time.Time) string {
 	d := f.dated.Load()
 	if second := now.Unix(); d == nil || d.second != second {
 		d = &dated{second, "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+		if f.s.Named {
+			d.line += "Server: " + serverValue[0] + "\r\n"
+		}
 		f.dated.Store(d)
 	}
 	return d.line
 }
+
+var serverValue = []string{"Fingerpost"}
 
 type dated struct {
 	second int64

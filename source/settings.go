@@ -43,11 +43,12 @@ type Settings struct {
 // Listen are the addresses of the listeners, host:port: nil where the file does
 // not say, "" or none for a listener that is switched off.
 type Listen struct {
-	HTTP  []string `json:"-"` // also unix: with an absolute path
-	HTTPS []string `json:"-"`
-	HTTP3 string   `json:"http3"` // "on", "off", or empty where the file does not say
-	Admin *string  `json:"admin"`
-	DNS   *string  `json:"dns"`
+	HTTP   []string `json:"-"` // also unix: with an absolute path
+	HTTPS  []string `json:"-"`
+	HTTP3  string   `json:"http3"`  // "on", "off", or empty where the file does not say
+	Server string   `json:"server"` // "on": answers name the program; "off", or empty where the file does not say
+	Admin  *string  `json:"admin"`
+	DNS    *string  `json:"dns"`
 
 	AdminTLS AdminTLS `json:"-"`
 	Proxy    Proxy    `json:"-"`
@@ -151,6 +152,11 @@ func (f *reader) nodeSettings(root *node, keys *nodeKeys) *Settings {
 	}
 	keys.Listen.Listen.HTTP = f.addresses(keys.Listen.HTTP, "listen.http")
 	keys.Listen.Listen.HTTPS = f.addresses(keys.Listen.HTTPS, "listen.https")
+	switch keys.Listen.Server {
+	case "", "on", "off":
+	default:
+		bad("listen.server", "listen.server "+quote(keys.Listen.Server)+" is unknown", "one of on, off")
+	}
 	switch keys.Listen.HTTP3 {
 	case "", "on", "off":
 	default:
@@ -380,7 +386,7 @@ func (f *reader) control(c *Control, bad func(field, message, hint string)) {
 // the keys of the file.
 func (s *Settings) Differences(other *Settings) []string {
 	a, b := reflect.ValueOf(s).Elem(), reflect.ValueOf(other).Elem()
-	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https", "HTTP3": "http3", "Proxy": "proxyProtocol", "DNS": "dns", "ACME": "acme", "DefaultCerts": "certificates.defaults"}
+	names := map[string]string{"CertificatesDir": "certificates.dir", "CountryFile": "geo.country", "AdminTLS": "adminTLS", "HTTP": "http", "HTTPS": "https", "HTTP3": "http3", "Server": "server", "Proxy": "proxyProtocol", "DNS": "dns", "ACME": "acme", "DefaultCerts": "certificates.defaults"}
 	var different []string
 	var compare func(prefix string, a, b reflect.Value)
 	compare = func(prefix string, a, b reflect.Value) {

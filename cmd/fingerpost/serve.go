@@ -218,6 +218,7 @@ func (n *node) open() (err error) {
 	n.edge = &edge.Server{
 		Table:       n.current,
 		Certificate: n.certificate,
+		Named:       n.settings.Listen.Server == "on",
 		Covered:     n.covers(),
 		Metrics:     n.metrics,
 		Access:      n.access,
