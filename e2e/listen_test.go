@@ -228,18 +228,8 @@ func TestSocketsOfTheServiceManager(t *testing.T) {
 	}
 	http1, addr1 := stream()
 	http2, addr2 := stream()
-	https, addr3 := stream()
 	other, _ := stream()
-	packets, err := net.ListenPacket("udp", addr3)
-	if err != nil {
-		t.Skip("the UDP port is taken")
-	}
-	datagrams, err := packets.(*net.UDPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer datagrams.Close()
-	packets.Close()
+	https, datagrams, addr3 := bothTransports(t)
 	log := program(t, `listen: {http: ["127.0.0.1:1"], https: "127.0.0.1:1"}`+anyRule, func(cmd *exec.Cmd) {
 		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, cmd.Args...)
 		cmd.ExtraFiles = []*os.File{http1, https, datagrams, http2, other}
@@ -257,30 +247,39 @@ func TestSocketsOfTheServiceManager(t *testing.T) {
 	}
 }
 
+// bothTransports opens a port over TCP and UDP, as the service manager does.
+func bothTransports(t *testing.T) (stream, datagrams *os.File, addr string) {
+	t.Helper()
+	for range 20 { // the UDP port of that number may be somebody's
+		tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tcp.Close()
+		at := tcp.Addr().(*net.TCPAddr)
+		udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: at.Port})
+		if err != nil {
+			continue
+		}
+		defer udp.Close()
+		if stream, err = tcp.File(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { stream.Close() })
+		if datagrams, err = udp.File(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { datagrams.Close() })
+		return stream, datagrams, at.String()
+	}
+	t.Fatal("no port is free over both TCP and UDP")
+	return nil, nil, ""
+}
+
 // The name server needs both transports of each of its sockets.
 func TestSocketsOfTheServiceManagerForDNS(t *testing.T) {
 	t.Parallel()
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
-	addr := tcp.Addr().String()
-	udp, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		t.Skip("the UDP port is taken")
-	}
-	defer udp.Close()
-	stream, err := tcp.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stream.Close()
-	datagrams, err := udp.(*net.UDPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer datagrams.Close()
+	stream, datagrams, addr := bothTransports(t)
 
 	// with starts the program with sockets for dns, and ends it once it is ready or gone.
 	with := func(zone, names string, files ...*os.File) (log string, ready bool, query func(network string) string) {
